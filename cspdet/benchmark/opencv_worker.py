@@ -1,4 +1,4 @@
-"""Worker process that benchmarks OpenCV. It needs only OpenCV and NumPy, and does not import cspdet.
+"""Worker process that benchmarks OpenCV. The process needs only OpenCV and NumPy, and does not import cspdet.
 
 Requests on stdin are lines of JSON: {"do": "load", "files": [...], "input": "x.npy", "threads": N} first, then {"do":
 "forward", "passes": N} any number of times, and {"do": "memory"}. The response to

@@ -70,7 +70,7 @@ def load_target(spec: BenchmarkSpec) -> BenchmarkTarget:
 
 
 def synthetic_image() -> np.ndarray:
-    """Create a (480, 640, 3) uint8 RGB image of random colors; it is the same in every call."""
+    """Create a (480, 640, 3) uint8 RGB image of random colors, the same in every call."""
     blots = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return np.ascontiguousarray(cv2.resize(blots, SYNTHETIC_IMAGE_HW[::-1], interpolation=cv2.INTER_CUBIC))
 

@@ -206,7 +206,7 @@ def _normalize_path(path: Path) -> Path:
 
 
 def display_path(path: Path) -> str:
-    """Format a path for messages; a path inside the working directory is shown relative to it."""
+    """Format a path for messages; a path inside the working directory is shown relative to this directory."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -125,7 +125,7 @@ class EpochLoader(Generic[BatchT]):
 
 
 class EvalLoader(Generic[BatchT]):
-    """Loader of the evaluation batches: every image once, in order. It can be iterated more than once."""
+    """Loader of the evaluation batches: every image once, in order. The loader can be iterated more than once."""
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class WorkerDataset(Dataset[Any]):
 
     Args:
         build_batch: Builds a batch from the keys of its samples.
-        pop_new_errors: Returns the images found to be unreadable since the last call, see `SkipUnreadable`.
+        pop_new_errors: Function that returns the images found to be unreadable since the last call: index -> reason.
     """
 
     def __init__(self, build_batch: BuildBatch[Any], pop_new_errors: Callable[[], dict[int, str]] = no_errors):

@@ -113,7 +113,7 @@ def draw_detections(
 def label_detections(
     detections: Detections, class_names: Sequence[str], track_ids: Sequence[int | None] | None = None
 ) -> tuple[list[str], list[RGB]]:
-    """Return the label and the color of each detection; for the arguments see `draw_detections`."""
+    """Return the label (track id, class name, score) and the color of each detection."""
     class_id = detections.class_id.tolist()
     ids = track_ids if track_ids is not None else [None] * len(class_id)
     labels = [
@@ -135,8 +135,9 @@ def draw_boxes(
 ) -> np.ndarray:
     """Draw boxes on an image, and their labels above all boxes.
 
-    The first box is drawn last, above the others, because it is usually the best one. Lines have a black or white
-    outline, so that they are visible on any background. Labels cover each other only without free space at their boxes.
+    The first box is drawn last, above the others, because it usually has the highest score. Lines have a black or white
+    outline, so that they are visible on any background. Labels cover each other only if there is no free space at their
+    boxes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -172,7 +173,7 @@ def draw_boxes(
 
 
 def draw_caption(image: np.ndarray, text: str) -> list[Rectangle]:
-    """Draw a text in the upper left corner of an (H, W, 3) uint8 image, in place; it is wrapped at spaces.
+    """Draw a text in the upper left corner of an (H, W, 3) uint8 image, in place; long texts are wrapped at spaces.
 
     Returns:
         The rectangle of each line, x1, y1, x2, y2 in pixels.
@@ -196,7 +197,7 @@ def _to_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _draw_outlined_box(image: np.ndarray, box: Sequence[int], color: RGB, width: int) -> None:
-    """Draw the lines of a box inside of it, so that the image border does not cut them off, with an outline."""
+    """Draw the lines of a box, with an outline, inside the box, so that the image border does not cut off lines."""
     x1, y1, x2, y2 = box
     outline = max(1, width // 3)
     inner = outline if min(x2 - x1, y2 - y1) >= 4 * (width + outline) else 0

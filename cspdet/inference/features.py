@@ -45,7 +45,7 @@ def global_avg_pool(features: Features) -> Tensor:
 
 
 def _with_backbone(model: Detector | Classifier) -> Any:
-    """Return the model; raise ValueError if it has no separate backbone."""
+    """Return the model; raise ValueError if the model has no separate backbone."""
     if getattr(model, "backbone", None) is None:
         raise ValueError("the network of a Darknet cfg has no separate backbone, so it has no feature maps to extract")
     return model

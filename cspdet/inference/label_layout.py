@@ -94,10 +94,10 @@ def _shared_areas(positions: np.ndarray, size: np.ndarray, rectangles: np.ndarra
 def _search_sides(
     best: np.ndarray, box: np.ndarray, size: np.ndarray, image_wh: tuple[int, int], labels: np.ndarray
 ) -> np.ndarray:
-    """Search the position along the sides of a box that covers the smallest area of labels; `best` if none is better.
+    """Find the position along the sides of a box at which a label covers the smallest area of other labels.
 
-    Only positions at an end of a side or at an end of another label are tried: if any position along a side is free,
-    one of these is.
+    If no position is better than `best`, return `best`. Only positions at an end of a side or at an end of another
+    label are tried: if any position along a side is free, one of these positions is free.
     """
     reach = np.concatenate((box[:2] - size, box[2:] + size))
     nearby = labels[(labels[:, :2] < reach[2:]).all(axis=1) & (labels[:, 2:] > reach[:2]).all(axis=1)]
@@ -114,7 +114,9 @@ def _search_sides(
 
 
 def _stops(side: np.ndarray, length: int, image_length: int, nearby: np.ndarray) -> np.ndarray:
-    """Return the positions to try along one axis, at which the label faces at least half of the side or of itself.
+    """Return the positions of a label along one axis at which it overlaps a side of the box enough.
+
+    The overlap is at least half of the side or, if the label is shorter, half of the label.
 
     Args:
         side: Start and end of the box.

@@ -148,7 +148,7 @@ class Predictor(ImagePredictor[DetectionResult]):
         """Thresholds and limits.
 
         Raises:
-            ConfigError: When it is set: box voting is requested for a file with built-in NMS.
+            ConfigError: Box voting is set for a file with built-in NMS.
         """
         return self._postprocess
 
@@ -158,7 +158,7 @@ class Predictor(ImagePredictor[DetectionResult]):
         self._postprocess = config
 
     def _check(self, config: PostprocessConfig) -> None:
-        """Raise ConfigError for box voting after built-in NMS; log thresholds that have no effect after it."""
+        """Raise ConfigError for box voting after built-in NMS; log thresholds that have no effect."""
         self.engine.check_voting(config.vote_iou)
         nms = self.engine.metadata.nms
         for limit in [] if nms is None else nms_limits(nms, config):

@@ -119,7 +119,7 @@ class TrainingState(Generic[ModelT]):
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Freeze modules of the model by name (`backbone`, `backbone.stem`), and return them.
+    """Freeze modules of the model by name (`backbone`, `backbone.stem`), and return the modules.
 
     Raises:
         ConfigError: A module does not exist, or no trainable parameter is left.

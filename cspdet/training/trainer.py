@@ -187,7 +187,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return images if new_hw == size_hw else F.interpolate(images, new_hw, mode="bilinear", align_corners=False)
 
     def _update(self, batch: BatchT, stop: GracefulStop) -> None:
-        """Do one optimizer step and EMA update with the accumulated gradients, unless the gradients are not finite."""
+        """Do one optimizer step and EMA update if all accumulated gradients are finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress.step)

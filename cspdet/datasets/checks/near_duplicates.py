@@ -1,13 +1,13 @@
 """Search for near-duplicates: recompressed, resized, brightened or mirrored copies, and neighboring video frames.
 
-Near-duplicates in train and val inflate AP; within a split, they give one scene the weight of several. `validate` finds
-files with equal bytes; this module finds images that look the same:
+Near-duplicates in train and val inflate AP; within a split, near-duplicates give one scene the weight of several.
+`validate` finds files with equal bytes; this module finds images that look the same:
 
 1. a difference hash of 128 bits per image: for an 8x8 grid, whether each cell is brighter than its left and its upper
    neighbor;
-2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. To find them, the bits are divided into
-   MAX_DISTANCE + 1 bands. Two such hashes are equal in at least one band, so only hashes that are equal in a band are
-   compared;
+2. pairs whose hashes differ in at most MAX_DISTANCE bits are candidates. To find the candidates, the bits are divided
+   into MAX_DISTANCE + 1 bands. Two such hashes are equal in at least one band, so only hashes that are equal in a band
+   are compared;
 3. candidates are reported if their high spatial frequencies correlate, because uniform surfaces also have similar
    hashes.
 

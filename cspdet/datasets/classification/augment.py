@@ -1,6 +1,6 @@
 """Augmentation of classification samples: crops, flips, colors, erasing, and mixing within a batch.
 
-First, each image is augmented separately (`ImageAugment`). Then it is mixed with other images of the same batch
+First, each image is augmented separately (`ImageAugment`). Then the image is mixed with other images of the same batch
 (`mix_batch`), so that no image is decoded twice. A mixed image has up to four classes with weights. All random numbers
 are drawn from the generators that the caller passes.
 """
@@ -111,7 +111,7 @@ def random_crop(
 def random_region(
     size_hw: tuple[int, int], area_fraction: float, log_ratio: float, rng: np.random.Generator
 ) -> ImageRegion:
-    """Draw a rectangle with a random center in an image, clipped to the image; it has at least one pixel.
+    """Draw a rectangle with a random center in an image, clipped to the image; the rectangle has at least one pixel.
 
     Args:
         size_hw: Height and width of the image.

@@ -132,7 +132,7 @@ def iter_crops(paths: Sequence[Path], crop: ImageCrop, batch_size: int) -> Itera
 
 
 def _read_crops(path: Path, crop: ImageCrop) -> tuple[tuple[int, int], np.ndarray] | DataError:
-    """Read an image file; return (height, width) of the image and its crops, or the error if it is unreadable."""
+    """Read an image file; return (height, width) of the image and its crops, or the error if the file is unreadable."""
     try:
         image = read_image(path)
         return (image.shape[0], image.shape[1]), crop(image, str(path))

@@ -53,7 +53,7 @@ class ClassificationImages:
         return self.images.path(index)
 
     def cache_key(self) -> bytes:
-        """Return the maximum short side of the downscaled images as bytes; it determines the decoded pixels."""
+        """Return the maximum short side of the downscaled images as bytes; only this value determines the pixels."""
         return f"short side {self.max_short_side}".encode()
 
     def sizes_hw(self) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Adapter that applies a list of albumentations transforms as one augmentation step.
 
-It works around two properties of albumentations 2.0.8. First, all loader processes draw the same random numbers, so the
-transforms are seeded for each sample. Second, class ids are returned as floats, so boxes are labeled with row indices.
+The adapter works around two properties of albumentations 2.0.8. First, all loader processes draw the same random
+numbers, so the transforms are seeded for each sample. Second, class ids are returned as floats, so boxes are labeled
+with row indices.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def keep_mask(
 ) -> np.ndarray:
     """Return a mask of the boxes that have enough visible area, and sides of at least MIN_SIDE.
 
-    Crowds are kept at any visible fraction, so that predictions inside them remain ignored in the loss.
+    Crowds are kept at any visible fraction, so that predictions inside crowds remain ignored in the loss.
 
     Args:
         box_xyxy: (N, 4) visible parts of the boxes.

@@ -80,7 +80,7 @@ def _is_unoccluded(box_xyxy: np.ndarray) -> np.ndarray:
 
 
 def _enclosing_pixels(box_xyxy: np.ndarray, size_hw: tuple[int, int]) -> Rect:
-    """Return the rectangle of all pixels of an image that a box (4,) touches; it has at least one pixel."""
+    """Return the rectangle of all pixels of an image that a box (4,) touches, at least one pixel."""
     height, width = size_hw
     x1, y1 = np.floor(box_xyxy[:2]).astype(int).clip(0, (width - 1, height - 1)).tolist()
     x2, y2 = np.ceil(box_xyxy[2:]).astype(int).clip((x1 + 1, y1 + 1), (width, height)).tolist()

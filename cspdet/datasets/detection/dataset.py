@@ -70,7 +70,7 @@ class DetectionImages:
     def _stored_hw(self, index: int) -> tuple[int, int]:
         """Return (height, width) of an image after downscaling: its size in the input, but at most its original size.
 
-        Images are not upscaled here, because the augmentation upscales them when it warps them.
+        Images are not upscaled here, because the augmentation resizes images anyway.
         """
         height, width = self.coco.size_hw[index].tolist()
         box = Letterbox.fit((height, width), self.size_hw, self.resize)

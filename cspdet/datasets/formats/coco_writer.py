@@ -127,7 +127,7 @@ def _check_is_text(folder: Path) -> None:
 
 
 def check_output_folder(folder: Path, converter: str) -> None:
-    """Raise an error unless an output folder is new, empty, or an earlier output of the same converter.
+    """Check that an output folder is new, empty, or an earlier output of the same converter.
 
     Raises:
         DataError: `folder` is a file, contains other files, contains annotations that were changed after the
@@ -172,7 +172,7 @@ def write_coco_dataset(
 
     Args:
         folder: The output folder.
-        converter: The arguments of `cspdet prepare-data`, see `format_dataset_config`.
+        converter: The arguments of `cspdet prepare-data`, for example `voc` or `convert --format mymodule:CSV`.
         categories: Category id -> class name.
         splits: Split -> (image folder, images). Image ids continue from one split to the next.
         warnings: Messages for the result.

@@ -1,8 +1,8 @@
 """Pascal VOC dataset format: xml annotations with images, which are not copied.
 
-VOC counts pixels from 1, and both corners are inside the box, so x, y, width, height is (xmin - 1, ymin - 1,
-xmax - xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lower right corner outside the box:
-`one_based=False` reads them as (xmin, ymin, xmax - xmin, ymax - ymin).
+VOC counts pixels from 1, and both corners are inside the box, so x, y, width, height is (xmin - 1, ymin - 1, xmax -
+xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lower right corner outside the box:
+`one_based=False` reads such boxes as (xmin, ymin, xmax - xmin, ymax - ymin).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class YoloFormat(DatasetFormat):
 
     @classmethod
     def recognizes(cls, source: Path) -> bool:
-        """Return whether `source` is a data.yaml, a .data file, or a folder with one of them or with class names."""
+        """Return whether `source` is a data.yaml, a .data file, or a folder with such a file or with class names."""
         return is_yolo_dataset(source)
 
     def read(self, source: Path) -> DatasetContent:

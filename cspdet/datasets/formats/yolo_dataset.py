@@ -184,7 +184,7 @@ def _from_darknet(file: Path, problems: list[str]) -> YoloDataset:
 
 
 def _subfolder(folder: Path, *names: str) -> Path | None:
-    """Return the folder `names[0]/names[1]/...` below `folder`, ignoring case; None if it is missing."""
+    """Return the folder `names[0]/names[1]/...` below `folder`, ignoring case; None if there is none."""
     for name in names:
         inside = sorted(entry.name for entry in os.scandir(folder) if is_folder(entry) and entry.name.lower() == name)
         if not inside:

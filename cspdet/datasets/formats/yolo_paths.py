@@ -89,7 +89,7 @@ class ImageFinder:
 def first_existing(entry: str, bases: Iterable[Path]) -> Path | None:
     """Find the file or folder `entry` in the folders `bases`; return its absolute path, or None if there is none.
 
-    `entry` may be written by another program or on another operating system, see `_forms`.
+    Forms of the path that other programs and operating systems write are also tried.
     """
     paths = (os.path.abspath(base / os.path.expanduser(form)) for form in _forms(entry) for base in bases)
     return next((Path(path) for path in paths if os.path.exists(path)), None)
@@ -98,7 +98,8 @@ def first_existing(entry: str, bases: Iterable[Path]) -> Path | None:
 def _forms(entry: str) -> Iterator[str]:
     """Yield `entry` as written, then other forms of the path that programs write.
 
-    These are a decoded file:// URL, other Unicode normal forms, slashes for backslashes, and no leading ../ or data/.
+    The other forms are a decoded file:// URL, other Unicode normal forms, slashes for backslashes, and no leading ../
+    or data/.
     """
     yield entry
     if entry.startswith("file://"):
@@ -135,7 +136,7 @@ class LabelFinder:
         self._used: set[Path] = set()
 
     def find(self, image_path: Path) -> Path | None:
-        """Return the label file of an image; None if it has none."""
+        """Return the label file of an image; None if there is none."""
         for candidate in label_candidates(image_path):
             name = self._list(candidate.parent).get(unicodedata.normalize("NFC", candidate.name))
             if name is not None:

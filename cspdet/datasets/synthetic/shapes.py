@@ -226,7 +226,7 @@ class ShapesCanvas:
 
 
 def make_image(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, tuple[CocoBox, ...]]:
-    """Generate one image of a split; it depends only on the arguments.
+    """Generate one image of a split; the result depends only on the arguments.
 
     Args:
         seed: Seed of the dataset.

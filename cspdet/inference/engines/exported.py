@@ -75,7 +75,7 @@ def load_exported(path: str | Path, backend: str, options: EngineOptions) -> Eng
 
 
 def _check_outputs(engine: Engine, path: Path) -> None:
-    """Run one image, and raise CheckpointError unless the outputs are those that the metadata describes."""
+    """Run one image, and raise CheckpointError if the outputs are not those that the metadata describes."""
     metadata, (height, width) = engine.metadata, engine.size_hw
     try:
         outputs = engine(torch.zeros(1, 3, height, width, dtype=torch.uint8))

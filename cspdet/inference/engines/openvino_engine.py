@@ -68,7 +68,7 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def from_network(cls, source: NetworkSource, options: EngineOptions) -> Engine:
-        """Convert the network to ONNX in memory; it is compiled at the first call with each input size."""
+        """Convert the network to ONNX in memory; OpenVINO compiles it at the first call with each input size."""
         import_openvino()  # before the conversion, which takes seconds
         return cls(source.onnx_bytes, source.metadata, options)
 

@@ -29,7 +29,7 @@ SOFT_CENTER_BASE, SOFT_CENTER_RADIUS = 10.0, 3.0  # the soft center prior of RTM
 
 
 class AssignCandidates(NamedTuple):
-    """Candidate priors: M for each of N boxes, from a window of cells of the same size on every level."""
+    """Candidate priors: M for each of N boxes. The window of candidate cells has one size for all levels and boxes."""
 
     flat_index: Tensor  # (N, M) int64, image * S + prior; INVALID_INDEX outside the grid and for crowd boxes
     overlap: Tensor  # (N, M) IoU of the predicted box with the ground-truth box; 0 for an invalid index

@@ -152,7 +152,7 @@ def init_distributed(device: torch.device, timeout_minutes: float) -> Distribute
     """Join the process group of the run; without torchrun, return a context with a single process.
 
     Args:
-        device: Device of this process, see `local_device`. The backend is NCCL for CUDA and gloo for CPUs.
+        device: Device of this process, from `local_device`. The backend is NCCL for CUDA and gloo for CPUs.
         timeout_minutes: Timeout for other processes, here and in collectives.
 
     Raises:

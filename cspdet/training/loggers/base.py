@@ -55,7 +55,7 @@ class Logger(ABC):
 
 
 class Loggers:
-    """All loggers of a run; a context manager that opens and closes them.
+    """All loggers of a run; a context manager that opens and closes the loggers.
 
     Args:
         configs: The configs of `train.loggers`; empty on ranks other than 0.

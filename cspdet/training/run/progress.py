@@ -55,7 +55,7 @@ class EpochMeter:
             self.done += 1
 
     def show(self, loss_sums: dict[str, float]) -> None:
-        """Show the mean loss and the rates of the epoch in the bar, or log them every half minute."""
+        """Show mean loss and rates of the epoch in the progress bar; without a bar, log both every half minute."""
         count = max(1.0, loss_sums["batches"])
         loss = sum(total for name, total in loss_sums.items() if name != "batches") / count
         rates = self.rates()

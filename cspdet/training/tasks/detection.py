@@ -48,7 +48,7 @@ DRAW_SCORE_THRESHOLD = 0.25
 
 @dataclass(frozen=True)
 class _PredictorConfig:
-    """Config for the predictor of the network in training; it has the parts of a recipe that a predictor needs."""
+    """Config for the predictor of the network in training, with the parts of a recipe that a predictor needs."""
 
     input: InputConfig
     eval: EvalConfig

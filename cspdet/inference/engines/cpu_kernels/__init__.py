@@ -1,4 +1,4 @@
 """Faster CPU inference: packed weights for torch (oneDNN), graph rewrites and Winograd convolutions for OpenVINO.
 
-`EngineConfig.cpu_kernels` enables or disables all of them. They change the outputs only by rounding errors.
+`EngineConfig.cpu_kernels` enables or disables all of them. The kernels change the outputs only by rounding errors.
 """

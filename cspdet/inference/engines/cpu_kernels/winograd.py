@@ -1,10 +1,11 @@
 """Winograd convolution for the dense 3x3 layers of an OpenVINO graph, with half of the multiplications.
 
-It applies F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; the width is convolved directly.
-Four output rows depend on six input rows. Direct convolution needs 12 products (4 output rows x 3 filter rows).
-Winograd convolution transforms the six input rows into six other rows, multiplies each of them once, and transforms the
-six products into four output rows. Applied along both axes, it would need a quarter of the multiplications, but the
-transforms would take as much time as it would save. In fp32 an output changes by about 1e-6 of the largest output.
+This module applies F(4, 3) of Lavin and Gray (arXiv 1509.09308, section 4.1) along the height; the width is convolved
+directly. Four output rows depend on six input rows. Direct convolution needs 12 products (4 output rows x 3 filter
+rows). Winograd convolution transforms the six input rows into six other rows, multiplies each of them once, and
+transforms the six products into four output rows. Applied along both axes, it would need a quarter of the
+multiplications, but the transforms would take as much time as it would save. In fp32 an output changes by about 1e-6 of
+the largest output.
 
 oneDNN, which OpenVINO uses on x86, has no Winograd kernel for floats.
 """
