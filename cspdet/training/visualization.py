@@ -3,42 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from cspdet.datasets.classification.image_folder import ImageFolderDataset
 from cspdet.datasets.collate import ImageBatch
+from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.image_io import read_image
 from cspdet.evaluation.classification import ClassifierMetrics
-from cspdet.inference.draw import FONT, draw_boxes
-from cspdet.letterbox import PAD_VALUE, Letterbox
-from cspdet.palette import RGB, class_color
-from cspdet.structures import Batch, Categories
+from cspdet.inference.draw import FONT, draw_boxes, label_detections
+from cspdet.io.terminal import escape_text
+from cspdet.letterbox import Letterbox, resize_image
+from cspdet.palette import BLACK, RGB, class_color, text_color
+from cspdet.structures import Batch, Categories, Detections
 
 MAX_GRID_IMAGES = 16
+GUTTER, GUTTER_VALUE = 8, 255  # width in pixels and gray value of the space between the images of a grid
+MIN_TILE_SIDE = 320  # pixels of the short side of an image with boxes, so that its labels are legible
 MIN_CAPTION_WIDTH = 192  # pixels, enough for a line of text
-LINE_HEIGHT, TEXT_SCALE, MARGIN = 16, 0.42, 4
-CORRECT_COLOR, WRONG_COLOR = (90, 220, 110), (250, 110, 90)  # RGB of the text
-PREDICTION_HW = (192, 192)  # size of each image in a grid of predictions
+LINE_HEIGHT, TEXT_SCALE, MARGIN = 18, 0.42, 4
+CORRECT_COLOR, WRONG_COLOR = class_color(2), class_color(1)  # green and vermilion
+PREDICTION_HW = (192, 192)  # size of each image in a grid of classified images
+SCORE_THRESHOLD = 0.25  # of the predictions in a grid of val images
+MIN_PREDICTIONS = 3  # per image: with fewer, the best predictions below the threshold are drawn too
+LOW_SCORE_COLOR = (200, 200, 200)  # of predictions below the threshold
+
+
+class LabeledBoxes(NamedTuple):
+    """Boxes to draw, with a label and a color for each."""
+
+    box_xyxy: np.ndarray  # (N, 4), image pixels
+    labels: Sequence[str]
+    colors: Sequence[RGB]
 
 
 def make_grid(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange images in an approximately square grid; unused cells are gray.
+    """Arrange images in an approximately square grid, with white gutters between them.
 
     Args:
         images: (H, W, 3) uint8 RGB images, all of the same size.
 
     Returns:
-        (rows * H, columns * W, 3) uint8 RGB.
+        (H', W', 3) uint8 RGB.
     """
-    columns = max(1, round(len(images) ** 0.5))
     height, width = images[0].shape[:2]
+    columns = min(len(images), max(1, round((len(images) * height / width) ** 0.5)))
     rows = -(-len(images) // columns)
-    canvas = np.full((rows * height, columns * width, 3), PAD_VALUE, np.uint8)
+    step_y, step_x = height + GUTTER, width + GUTTER
+    canvas = np.full((rows * step_y - GUTTER, columns * step_x - GUTTER, 3), GUTTER_VALUE, np.uint8)
     for i, image in enumerate(images):
-        y, x = divmod(i, columns)
-        canvas[y * height : (y + 1) * height, x * width : (x + 1) * width] = image
+        y, x = i // columns * step_y, i % columns * step_x
+        canvas[y : y + height, x : x + width] = image
     return canvas
 
 
@@ -47,33 +64,111 @@ def add_caption(image: np.ndarray, texts: Sequence[tuple[str, RGB]], lines: int)
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        texts: Text and color of each line.
+        texts: Text and background color of each line.
         lines: Height of the caption in lines.
     """
     scale = -(-MIN_CAPTION_WIDTH // image.shape[1])
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    strip = np.zeros((lines * LINE_HEIGHT + MARGIN, large.shape[1], 3), np.uint8)
+    strip = np.zeros((lines * LINE_HEIGHT, large.shape[1], 3), np.uint8)
     for i, (text, color) in enumerate(texts):
-        at = (MARGIN, (i + 1) * LINE_HEIGHT - MARGIN // 2)
-        text = text.encode("utf-8", "replace").decode()  # OpenCV ends the process for lone surrogates
-        cv2.putText(strip, text, at, FONT, TEXT_SCALE, color, 1, cv2.LINE_AA)
+        top = i * LINE_HEIGHT
+        strip[top : top + LINE_HEIGHT] = color
+        at = (MARGIN, top + LINE_HEIGHT - MARGIN)
+        text = escape_text(text)  # OpenCV ends the process for lone surrogates
+        cv2.putText(strip, text, at, FONT, TEXT_SCALE, text_color(color), 1, cv2.LINE_AA)
     return np.concatenate((large, strip))
 
 
 def draw_detection_batch(batch: Batch, classes: Categories) -> np.ndarray:
-    """Draw the first 16 images of a detection batch with their boxes, as one (H, W, 3) uint8 RGB grid."""
+    """Draw the first 16 images of a detection batch with boxes and class names, as one (H, W, 3) uint8 RGB grid.
+
+    Small images are enlarged before drawing, so that the names are legible.
+    """
+    height, width = batch.images.shape[2:]
+    factor = max(1.0, MIN_TILE_SIDE / min(height, width))
     grid_images = []
     for i, image in enumerate(batch.images[:MAX_GRID_IMAGES].permute(0, 2, 3, 1).contiguous().numpy()):
         in_image = batch.targets.image_index == i
-        class_id = batch.targets.class_id[in_image].tolist()
-        crowd = batch.targets.is_crowd[in_image].tolist()
-        labels = [
-            classes.names[c] + (" (crowd)" if is_crowd else "") for c, is_crowd in zip(class_id, crowd, strict=True)
-        ]
-        grid_images.append(
-            draw_boxes(image, batch.targets.box_xyxy[in_image].numpy(), labels, [class_color(c) for c in class_id])
+        boxes = _label_targets(
+            batch.targets.box_xyxy[in_image].numpy() * factor,
+            batch.targets.class_id[in_image].tolist(),
+            batch.targets.is_crowd[in_image].tolist(),
+            classes.names,
         )
+        grid_images.append(draw_boxes(resize_image(image, (round(height * factor), round(width * factor))), *boxes))
     return make_grid(grid_images)
+
+
+def evenly_spaced_images(dataset: CocoDataset, count: int) -> list[int]:
+    """Return the indices of up to `count` evenly spaced images with boxes; of all images if none has boxes."""
+    (candidates,) = np.nonzero(np.diff(dataset.box_start))
+    if len(candidates) == 0:
+        candidates = np.arange(len(dataset))
+    return candidates[np.unique(np.linspace(0, len(candidates) - 1, count).astype(int))].tolist()
+
+
+def label_ground_truth(dataset: CocoDataset, index: int, classes: Categories) -> LabeledBoxes:
+    """Return the boxes of an image of a dataset, in the colors of `classes`, which has the same names."""
+    box_xyxy, class_id, crowd = dataset.boxes(index)
+    own = [classes.names.index(dataset.classes.names[i]) for i in class_id.tolist()]
+    return _label_targets(box_xyxy, own, crowd.tolist(), classes.names)
+
+
+def label_predictions(detections: Detections, class_names: Sequence[str]) -> tuple[LabeledBoxes, str]:
+    """Select the predictions of an image to draw.
+
+    They are the detections from SCORE_THRESHOLD on. With fewer than MIN_PREDICTIONS of them, the best of the others
+    follow in gray, with the word `low` in the label.
+
+    Returns:
+        The boxes, and a caption with the number of detections from the threshold on.
+    """
+    above = int((detections.score >= SCORE_THRESHOLD).sum())
+    drawn = slice(0, max(above, MIN_PREDICTIONS))
+    all_labels, all_colors = label_detections(detections, class_names)
+    labels, colors = all_labels[drawn], all_colors[drawn]
+    for i in range(above, len(labels)):
+        score, class_id = float(detections.score[i]), int(detections.class_id[i])
+        labels[i], colors[i] = f"{class_names[class_id]} {score:.2g} low", LOW_SCORE_COLOR
+    low = max(0, len(labels) - above)
+    caption = f"predictions: {above} of score {SCORE_THRESHOLD} or more" + (f", {low} lower (gray)" if low else "")
+    return LabeledBoxes(detections.box_xyxy[drawn].cpu().numpy(), labels, colors), caption
+
+
+def draw_pair(
+    image: np.ndarray, ground_truth: LabeledBoxes, predictions: LabeledBoxes, caption: str, input_hw: tuple[int, int]
+) -> np.ndarray:
+    """Draw the ground truth and the predictions of an image side by side.
+
+    The boxes are drawn after the image is resized, so that lines and labels keep their size.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        ground_truth: Boxes in image pixels.
+        predictions: Boxes in image pixels.
+        caption: Text below the predictions.
+        input_hw: Height and width of the network input. Both images have this aspect ratio, and a short side of 320.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    factor = MIN_TILE_SIDE / min(input_hw)
+    tile_hw = round(input_hw[0] * factor), round(input_hw[1] * factor)
+    letterbox = Letterbox.fit((image.shape[0], image.shape[1]), tile_hw)
+    resized = letterbox.resize_and_pad(image, tile_hw)
+    count = len(ground_truth.labels)
+    drawn = [
+        add_caption(draw_boxes(resized, letterbox.to_input(boxes.box_xyxy), *boxes[1:]), [(text, BLACK)], 1)
+        for boxes, text in ((ground_truth, f"ground truth: {count}"), (predictions, caption))
+    ]
+    return np.concatenate((drawn[0], np.full((len(drawn[0]), GUTTER // 4, 3), GUTTER_VALUE, np.uint8), drawn[1]), 1)
+
+
+def _label_targets(
+    box_xyxy: np.ndarray, class_id: Sequence[int], is_crowd: Sequence[bool], names: Sequence[str]
+) -> LabeledBoxes:
+    labels = [names[i] + (" (crowd)" if crowd else "") for i, crowd in zip(class_id, is_crowd, strict=True)]
+    return LabeledBoxes(box_xyxy, labels, [class_color(i) for i in class_id])
 
 
 def draw_classification_batch(batch: ImageBatch, names: tuple[str, ...]) -> np.ndarray:

@@ -33,6 +33,7 @@ from cspdet.recipe import ClassificationRecipe, load_recipe
 from cspdet.structures import Categories
 from cspdet.training.config import ClassifierTrainConfig
 from cspdet.training.losses.classification import class_loss
+from cspdet.training.visualization import GUTTER
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/classification/csppeleenet.yaml"
@@ -206,7 +207,7 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
     assert list(document["per_class"]) == ["blue", "green", "red"]
     # 15 pictures in batches of 6: the first six at 192 pixels, in two columns, over a strip of words
     height, width = cv2.imread(str(straight / "train_batch.jpg")).shape[:2]
-    assert width == 2 * 192
+    assert width == 2 * 192 + GUTTER
     assert height > 3 * 192
 
 

@@ -23,12 +23,10 @@ from cspdet.errors import DataError, truncate_list
 from cspdet.evaluation.coco_backends import select_backend
 from cspdet.evaluation.detection import inference_on_dataset, match_classes
 from cspdet.evaluation.predictors import NetworkDetector, evaluation_mode
-from cspdet.inference.draw import draw_detections
 from cspdet.inference.engines.source import EngineOptions
 from cspdet.inference.engines.torch_engine import TorchEngine
 from cspdet.inference.metadata import build_metadata
 from cspdet.inference.predictor import Predictor
-from cspdet.letterbox import Letterbox
 from cspdet.models import Detector
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import EvalConfig
@@ -38,12 +36,18 @@ from cspdet.training.config import TrainConfig
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.losses.base import AllReduce, AnyLosses, DetectionLoss, LossContext
 from cspdet.training.tasks.base import EvalResult, Task, TrainingData
-from cspdet.training.visualization import draw_detection_batch, make_grid
+from cspdet.training.visualization import (
+    draw_detection_batch,
+    draw_pair,
+    evenly_spaced_images,
+    label_ground_truth,
+    label_predictions,
+    make_grid,
+)
 
 log = logging.getLogger("cspdet")
 
-NUM_DRAWN_IMAGES = 9  # of the val split
-DRAW_SCORE_THRESHOLD = 0.25
+NUM_DRAWN_IMAGES = 8  # of the val split
 
 
 @dataclass(frozen=True)
@@ -164,22 +168,22 @@ class DetectionTask(Task[Detector, Batch, CocoDataset]):
         return [str(image_id) for image_id in batch.image_id.tolist()]
 
     def _draw_val(self, model: Detector, name: str) -> np.ndarray:
-        """Draw the first val images with their detections, as one (H, W, 3) uint8 RGB grid."""
+        """Draw some val images with ground truth and predictions, as one (H, W, 3) uint8 RGB grid."""
         val_set = self.data.val
         assert val_set is not None
-        config = _PredictorConfig(self.input, self.eval_config)
-        bundle = ModelBundle("detection", model, config, self.data.categories, name)
-        postprocess = self.eval_config.model_copy(
-            update={"min_score": DRAW_SCORE_THRESHOLD, "max_detections": 100, "clip_boxes": True}
+        bundle = ModelBundle(
+            "detection", model, _PredictorConfig(self.input, self.eval_config), self.data.categories, name
         )
+        postprocess = self.eval_config.model_copy(update={"max_detections": 100, "clip_boxes": True})
         engine = TorchEngine(model, build_metadata(bundle), EngineOptions(self.device))
         predictor = Predictor(engine, postprocess, network=model)
-        grid_images, size = [], self.input.size
-        for i in range(min(NUM_DRAWN_IMAGES, len(val_set))):
+        pairs = []
+        for i in evenly_spaced_images(val_set, NUM_DRAWN_IMAGES):
             image = read_image(val_set.path(i))
-            image = draw_detections(image, predictor.predict(image), self.data.categories.names)
-            grid_images.append(Letterbox.fit(image.shape[:2], size).resize_and_pad(image, size))
-        return make_grid(grid_images)
+            ground_truth = label_ground_truth(val_set, i, self.data.categories)
+            predictions = label_predictions(predictor.predict(image), self.data.categories.names)
+            pairs.append(draw_pair(image, ground_truth, *predictions, self.input.size))
+        return make_grid(pairs)
 
 
 def _boxes_per_class(coco: CocoDataset) -> list[int]:
