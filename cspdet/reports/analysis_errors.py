@@ -162,11 +162,10 @@ def calibration_section(analysis: Analysis) -> ReportSection:
     diagram = line_chart(
         [
             LineSeries("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], "line-guide"),
-            LineSeries("this run", points, "line0"),
+            LineSeries("this run", points, "line0", has_dots=True),
         ],
         "mean score",
         "fraction correct",
-        dots=True,
     )
     edges = [one.low for one in calibration.bins] + [calibration.bins[-1].high]
     counts = histogram(

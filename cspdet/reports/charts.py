@@ -41,12 +41,14 @@ class LineSeries:
         points: (x, y) of each point.
         style: CSS class of the line.
         choice: Index in `Chart.choices`. The line is hidden until the reader selects it. None: the line is visible.
+        has_dots: Mark each point with a dot.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: str
     choice: int | None = None
+    has_dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class HistogramSeries:
 
 
 def _dots(curve: LineSeries, x_scale: Scale, y_scale: Scale) -> list[str]:
+    style = curve.style.replace("line", "fill")
     return [
-        f'<circle class="fill0" cx="{format_coord(x_scale(a))}" cy="{format_coord(y_scale(b))}" r="4.5">'
-        f"<title>{a:.3f}: {b:.3f}</title></circle>"
+        f'<circle class="{style}" cx="{format_coord(x_scale(a))}" cy="{format_coord(y_scale(b))}" r="4">'
+        f"<title>{a:.4g}: {b:.4g}</title></circle>"
         for a, b in curve.points
     ]
 
@@ -74,7 +77,7 @@ def line_chart(
     *,
     x: tuple[float, float] = (0, 1),
     y: tuple[float, float] = (0, 1),
-    dots: bool = False,
+    integer_x: bool = False,
 ) -> Markup:
     """Draw line series; series with more than 101 points are downsampled to 101 points.
 
@@ -84,10 +87,11 @@ def line_chart(
         y_label: Title of the vertical axis.
         x: Lowest and highest value of the horizontal axis.
         y: Lowest and highest value of the vertical axis.
-        dots: Mark each point of the last series with a dot.
+        integer_x: Label only integers on the horizontal axis.
     """
     x_scale, y_scale = chart_scales(x, y)
-    parts = axes(x_scale, y_scale, ticks(*x), ticks(*y), x_label, y_label)
+    x_ticks = [mark for mark in ticks(*x) if not integer_x or mark == round(mark)]
+    parts = axes(x_scale, y_scale, x_ticks, ticks(*y), x_label, y_label)
     for curve in curves:
         kept = [curve.points[i] for i in downsample([point[0] for point in curve.points])]
         path = " ".join(f"{format_coord(x_scale(a))},{format_coord(y_scale(b))}" for a, b in kept)
@@ -95,8 +99,7 @@ def line_chart(
         parts.append(
             f'<polyline class="{curve.style}" points="{path}"{choice}><title>{escape(curve.name)}</title></polyline>'
         )
-    if dots and curves:
-        parts += _dots(curves[-1], x_scale, y_scale)
+        parts += _dots(curve, x_scale, y_scale) if curve.has_dots else []
     return svg_element(parts, f"{y_label} over {x_label}")
 
 

@@ -217,6 +217,7 @@ class Gallery:
     legend: tuple[LegendEntry, ...] = ()
     note: str = ""
     small: bool = False  # more cards per row
+    large: bool = False  # at most two cards per row
     explorer_key: str = ""  # of the explorer that selects cards and boxes
     layers: tuple[str, ...] = ()  # names of the sets of boxes, of which one at a time is visible
     block_type: ClassVar[str] = "gallery"

@@ -83,7 +83,7 @@ def data_sections(
     statistics = dataset_report.statistics
     sections = [_issues_section(validation_report)]
     if statistics:
-        sections.append(_splits_section(statistics))
+        sections.append(splits_section(statistics))
     if any(split.boxes > split.crowds for split in statistics.values()):
         sections += [
             classes_section(statistics),
@@ -118,7 +118,8 @@ def _issues_section(validation_report: ValidationReport) -> ReportSection:
     return ReportSection("issues", "Problems", lead, tuple(blocks))
 
 
-def _splits_section(statistics: Mapping[str, DataStatistics]) -> ReportSection:
+def splits_section(statistics: Mapping[str, DataStatistics]) -> ReportSection:
+    """Build the section with the numbers of images, boxes and classes of each split."""
     rows = tuple(
         (
             *(name, split.images, split.empty_images, split.boxes, split.crowds),

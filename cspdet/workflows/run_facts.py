@@ -25,7 +25,7 @@ def read_run_facts(results: Path) -> RunFacts:
     size = metrics.get("size") or _get(config, "input", "size")
     return RunFacts(
         model=_model_name(metrics),
-        network=_network_name(config),
+        network=network_name(config),
         size=f"{size[1]} x {size[0]}" if isinstance(size, list) and len(size) == 2 else "",
         config=str(config_path) if config else "",
         date=format_time(datetime.fromtimestamp(results.stat().st_mtime)),
@@ -37,8 +37,8 @@ def _model_name(metrics: dict[str, Any]) -> str:
     return "" if not name else f"{name}, epoch {epoch}" if epoch else str(name)
 
 
-def _network_name(config: dict[str, Any]) -> str:
-    """Return the names of backbone and neck."""
+def network_name(config: dict[str, Any]) -> str:
+    """Return the names of backbone and neck in a recipe, `csppeleenet + efm`; unknown parts are omitted."""
     parts = [_get(config, "model", part, "name") for part in ("backbone", "neck")]
     return " + ".join(str(part) for part in parts if part)
 

@@ -68,6 +68,7 @@ def _train(
     from cspdet.training.run.run_dir import RunDir
     from cspdet.training.tasks import TASKS
     from cspdet.training.trainer import Trainer
+    from cspdet.workflows.run_report import report_run
 
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
     data = task_type.load_data(recipe.data, recipe.train.on_bad_image)
@@ -99,8 +100,8 @@ def _train(
     exit_code = trainer.run(options.stop_after)
     if exit_code == 0:
         log.info("%s", run_summary(path, task.val_image_name))
-        if context.is_main_process and recipe.task == "detection" and data.val is not None:
-            _log_error_summary(data.val, path)
+    if context.is_main_process:
+        report_run(path, recipe, data, network, is_complete=exit_code == 0)
     return TrainingRun(path, exit_code)
 
 
@@ -122,16 +123,3 @@ def _build_task(
     build = cast(Any, task_type)
     task: Task[Any, Any, Any] = build(recipe.input, recipe.train, recipe.eval, data, options.device, context.shard)
     return task
-
-
-def _log_error_summary(val_set: Any, run_dir: Path) -> None:
-    """Log a short error analysis of the detections of the best weights."""
-    from cspdet.analysis.build import analyze_results
-    from cspdet.analysis.summary import short_summary
-    from cspdet.evaluation.results import read_results
-
-    path = run_dir / "detections.json"
-    if path.is_file():
-        analysis = analyze_results(val_set, read_results(path, val_set), name="best.pt", gallery=0)
-        for line in [*short_summary(analysis), f"the full report, with images: cspdet analyze {run_dir}"]:
-            log.info("%s", line)

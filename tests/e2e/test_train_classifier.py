@@ -185,7 +185,7 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
     names = {path.name for path in straight.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "metrics.json", "last.pt", "best.pt", "tensorboard", "train_batch.jpg",
-        "val_predictions.jpg",
+        "val_predictions.jpg", "report.html",
     }  # fmt: skip
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
@@ -202,6 +202,9 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
     assert best.config["model"]["num_classes"] == 3
     assert best.config["data"] == str(data.absolute())
     assert (best.categories.names, best.categories.category_ids) == (("blue", "green", "red"), (0, 1, 2))
+    page = (straight / "report.html").read_text()
+    assert all(f'id="{anchor}"' in page for anchor in ("results", "curves", "samples", "data", "config"))
+    assert "Images of each class" in page
     document = json.loads((straight / "metrics.json").read_text())
     assert document["top1"] == max(line["top1"] for line in lines)
     assert list(document["per_class"]) == ["blue", "green", "red"]

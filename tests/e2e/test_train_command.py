@@ -55,7 +55,7 @@ def straight(shapes, tmp_path_factory) -> Path:
 def test_a_run_leaves_what_the_contract_says(straight):
     names = {path.name for path in straight.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "last.pt", "best.pt", "tensorboard", "train_batch.jpg"} <= names
-    assert "val_detections.jpg" in names
+    assert {"val_detections.jpg", "report.html"} <= names
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["images_seen"] for line in lines] == [20, 40, 60, 80]
@@ -247,7 +247,8 @@ def test_every_option_of_a_recipe_trains(shapes, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "best.pt: AP " in done.stderr  # and what it is made of
-    assert "the full report, with images: cspdet analyze" in done.stderr
+    assert "the full analysis, with images: cspdet analyze" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"report: {tmp_path / 'run/report.html'}")
     (line,) = PROOF.read_metrics(tmp_path / "run")
     assert line["step"] == 2  # 20 pictures in batches of 8, two batches a step
     assert load_checkpoint(tmp_path / "run/last.pt").training["ema_updates"] is None
