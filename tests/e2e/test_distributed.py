@@ -178,7 +178,7 @@ def test_two_processes_train_as_one_and_one_goes_on(shapes, one, tmp_path):
 
 @pytest.mark.e2e
 def test_two_machines_train_as_one_process(shapes, one, tmp_path):
-    """The line of docs/how-to/training.md, once for each of two torchruns, as if each were on a machine of its own."""
+    """The line of docs/how-to/many_gpus.md, once for each of two torchruns, as if each were on a machine of its own."""
     run = tmp_path / "run"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
