@@ -87,7 +87,7 @@ demo: install
 	@echo '  $(DEMO)/pictures/                  the val images with detections; detections.jsonl lists them'
 	@echo '  $(DEMO)/eval/metrics.json          the COCO metrics; detections.json: COCO results'
 	@echo '  $(DEMO)/train/train_batch.jpg      a training batch; val_detections.jpg: val images with detections'
-	@echo '  $(BIN)/tensorboard --logdir $(DEMO)/train/tensorboard'
+	@echo '  $(BIN)/tensorboard --logdir $(DEMO)'
 	@echo 'To train on your own data, see "Train on your own data" in README.md, or begin with'
 	@echo '  $(BIN)/cspdet prepare-data --help'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # What logs, messages and results must not hold of a URL: `user:password@` (or another `@` before the path, unless it
 # follows a port), and values such as `?password=...`.
@@ -43,6 +43,23 @@ class SourceError(UserError):
 
 class UnwritableFileError(UserError):
     """Raised if the name or folder of a file prevents writing. Other files may still be writable."""
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Call every check. If checks raise UserError, raise one error with the problems of all of them.
+
+    Raises:
+        UserError: The error of the check that failed; if several checks failed, a UserError with all problems.
+    """
+    errors: list[UserError] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        problems = [problem for error in errors for problem in error.problems]
+        raise errors[0] if len(errors) == 1 else UserError(*dict.fromkeys(problems))
 
 
 def hide_credentials(text: str) -> str:

@@ -111,6 +111,8 @@ def _threshold_line(analysis: Analysis) -> str:
     best = "best threshold" if analysis.threshold_is_best else "threshold"
     if at.f1 is None:
         return f"{best}: no ground truth, F1 is undefined"
+    if not analysis.detections:
+        return "no detections: there is no best threshold"
     if not at.correct:
         return f"{best}: no correct detection with a score of at least {at.threshold:.3f}"
     metrics = f"precision {_format_value(at.precision)}, recall {_format_value(at.recall)}, F1 {_format_value(at.f1)}"

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.cli.arguments import SPLITS, add_import_argument, print_lines
-from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.errors import ConfigError, DataError, check_all, did_you_mean
 
 if TYPE_CHECKING:
     from cspdet.workflows.analyze import AnalysisReport
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Analyze the results, write the tables and the page, and print a summary."""
     config = _analysis_config(args)
+    check_all(*(partial(_results_file, word) for word in args.runs))
     paths = [_results_file(word) for word in args.runs]
     from cspdet.analysis.tables import analysis_document
     from cspdet.workflows.analyze import analyze_results_files

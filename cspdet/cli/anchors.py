@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspdet.cli.arguments import SPLITS, parse_image_size, print_lines
 from cspdet.config.loader import parse_config
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, check_all
 from cspdet.io.names import count
 from cspdet.io.tables import Table
 from cspdet.models.config import WH, YoloHeadConfig
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from cspdet.datasets.detection.anchors import box_sizes_at_input, evaluate_anchors, kmeans_anchors
     from cspdet.datasets.formats.coco import load_coco
 
+    check_all(lambda: load_dataset_config(args.descriptor), lambda: _load_setup(args))
     setup = _load_setup(args)
     count = _resolve_count(args.count, setup)
     if args.seed < 0:

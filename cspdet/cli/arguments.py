@@ -16,6 +16,7 @@ MAX_INPUT_SIDE = 8192  # pixels
 SPLITS = ("train", "val", "test")
 CONFIG_SUFFIXES = (".yaml", ".yml")
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".torchscript", ".ts")
+WEIGHT_SUFFIXES = (".pt", ".weights", ".safetensors", ".cfg")
 MODEL_SUFFIXES = (".pt", *EXPORTED_SUFFIXES, ".cfg")
 
 
@@ -149,6 +150,27 @@ def use_data_override(args: argparse.Namespace) -> None:
         args.overrides = [text for text in args.overrides if text not in given]
 
 
+def check_weights(weights: str | Path | None, flag: str = "--weights ") -> None:
+    """Check that a file with weights, or a cfg, exists; names such as timm:NAME are not checked.
+
+    Args:
+        weights: The file; None: there is none.
+        flag: Text before the path in the error message.
+
+    Raises:
+        CheckpointError: The file does not exist.
+    """
+    path = Path(weights or "")
+    if path.suffix in WEIGHT_SUFFIXES and not path.is_file():
+        raise CheckpointError(f"{flag}{path}: no such file{did_you_mean(path.name, _siblings(path))}")
+
+
+def _siblings(path: Path) -> list[str]:
+    """Return the names of the files with the same suffix in the folder of `path`."""
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return [name for name in names if Path(name).suffix == path.suffix]
+
+
 def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
     """Check a MODEL argument without importing torch: its file must exist, or its config and overrides must be valid.
 
@@ -162,8 +184,7 @@ def check_model(source: str | Path, overrides: Sequence[str] = ()) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path}: expected a model, or the folder of a run, found a folder without best.pt")
     if path.suffix in MODEL_SUFFIXES and not path.is_file():
-        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, [name for name in siblings if Path(name).suffix == path.suffix])
+        hint = did_you_mean(path.name, _siblings(path))
         raise CheckpointError(f"{path}: no such file{hint}; expected a checkpoint (.pt) or a config (.yaml)")
     if path.suffix in CONFIG_SUFFIXES:
         from cspdet.recipe import load_recipe

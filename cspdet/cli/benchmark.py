@@ -15,18 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import (
     add_device_argument,
     add_model_options,
+    check_weights,
     model_file,
     parse_image_size,
     print_lines,
 )
 from cspdet.config.user_modules import USER_NAME
-from cspdet.errors import ConfigError, UserError, did_you_mean
+from cspdet.errors import ConfigError, UserError, check_all, did_you_mean
 from cspdet.inference.config import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         validate_output_path(args.plot)
     if args.opencv_python is not None and not args.opencv_python.is_file():
         raise ConfigError(f"--opencv-python {args.opencv_python}: no such file")
+    check_all(*(partial(check_weights, path, "") for path in (*args.models, args.weights)))
     rows, problems = run_benchmarks(specs, args.repeat, args.opencv_python)
     if args.json:
         print(json.dumps([row.to_json() for row in rows]))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import print_lines
-from cspdet.errors import ConfigError, DataError
+from cspdet.errors import ConfigError, DataError, check_all
 from cspdet.io.folders import increment_path
 from cspdet.io.names import count
 from cspdet.io.outputs import PAGE, OutputFile, check_outputs
@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> None:
     _validate_args(args)
     from cspdet.datasets.descriptor import load_dataset_config
 
+    if args.config is not None:
+        check_all(lambda: load_dataset_config(args.descriptor), lambda: read_network_input(args.config, args.overrides))
     descriptor = load_dataset_config(args.descriptor)
     from cspdet.datasets.checks.validate import validate_dataset
 

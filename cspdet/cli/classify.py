@@ -15,9 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspdet.cli.arguments import add_device_argument, add_model_options, check_model, model_file, print_lines
+from cspdet.cli.arguments import (
+    add_device_argument,
+    add_model_options,
+    check_model,
+    check_weights,
+    model_file,
+    print_lines,
+)
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
-from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.errors import ConfigError, SourceError, check_all, truncate_list
 from cspdet.io.atomic import write_text
 from cspdet.io.outputs import PREDICTIONS_JSON, OutputFile, check_outputs
 
@@ -59,8 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Classify every image. After Ctrl-C, the predictions made so far are still written."""
     validate_args(args)
-    check_model(args.model, args.overrides)
-    find_image_files(args.source)
+    check_all(
+        lambda: check_model(args.model, args.overrides),
+        lambda: check_weights(args.weights),
+        lambda: find_image_files(args.source),
+    )
     from cspdet.checkpoints.loading import load_model
 
     classify(args, load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification"))

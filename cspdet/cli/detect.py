@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import check_model, print_lines
+from cspdet.cli.arguments import check_model, check_weights, print_lines
 from cspdet.cli.detect_arguments import add_detect_arguments, validate_args
-from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.errors import ConfigError, SourceError, check_all, truncate_list
 from cspdet.inference.config import EngineConfig
 from cspdet.io.folders import increment_path
 from cspdet.io.names import count
@@ -37,14 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Detect objects in every source. Ctrl-C stops early and keeps the results written so far."""
     validate_args(args)
-    check_model(args.model, args.overrides)
-    sources = _find_sources(args)
+    check_all(
+        lambda: check_model(args.model, args.overrides),
+        lambda: check_weights(args.weights),
+        lambda: _find_sources(args),
+    )
     from cspdet.checkpoints.loading import load_model
 
     bundle = load_model(
         args.model, weights=args.weights, overrides=args.overrides, task="detection", backend=args.backend
     )  # fmt: skip
-    detect(args, bundle, sources)
+    detect(args, bundle)
 
 
 def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
@@ -61,7 +64,7 @@ def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
     return sources
 
 
-def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSource] | None = None) -> None:
+def detect(args: argparse.Namespace, bundle: ModelBundle) -> None:
     """Detect objects with a loaded detector, write the output files, and print a summary."""
     from cspdet.inference.engines.factory import build_engine
     from cspdet.inference.label_files import label_outputs
@@ -71,7 +74,7 @@ def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSou
     from cspdet.inference.slicing import SlicedDetector, parse_class_filter
     from cspdet.inference.sources import Video
 
-    sources = _find_sources(args) if sources is None else sources
+    sources = _find_sources(args)
     settings = _settings(args)
     output = args.output or increment_path(Path("runs/detect"))
     labels = label_outputs(output, args.save_as, sources)

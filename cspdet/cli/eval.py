@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.cli.arguments import (
+    CONFIG_SUFFIXES,
     SPLITS,
     add_device_argument,
     add_model_options,
     check_model,
+    check_weights,
     model_file,
     print_lines,
     use_data_override,
 )  # fmt: skip
 from cspdet.cli.eval_classifier import add_crop_arguments, check_eval_outputs, print_classification
 from cspdet.cli.eval_table import format_metrics
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, DataError, check_all
 from cspdet.inference.config import BACKENDS
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import increment_path
@@ -114,14 +116,27 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, print the metrics, and write metrics.json and the predictions to the output folder."""
     use_data_override(args)
     _validate_args(args)
-    if args.model is not None:
-        check_model(args.model, args.overrides)
+    check_all(lambda: _check_inputs(args), lambda: check_weights(args.weights), lambda: _check_data(args.data))
     check_eval_outputs(args.output, (args.model, args.weights, args.detections, args.data))
     evaluation = evaluate_args(args)
     if evaluation.task == "classification":
         print_classification(args, evaluation)
     else:
         _print_detection(args, evaluation)
+
+
+def _check_inputs(args: argparse.Namespace) -> None:
+    if args.model is not None:
+        check_model(args.model, args.overrides)
+    elif not args.detections.is_file():
+        raise DataError(f"{args.detections}: no such file; expected a COCO results file")
+
+
+def _check_data(data: Path | None) -> None:
+    if data is not None and data.suffix in CONFIG_SUFFIXES and not data.exists():
+        from cspdet.datasets.descriptor import load_dataset_config
+
+        load_dataset_config(data)
 
 
 def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) -> None:

@@ -18,13 +18,14 @@ from cspdet.cli.arguments import (
     add_device_argument,
     add_model_options,
     check_model,
+    check_weights,
     model_file,
     parse_image_size,
     print_lines,
 )
 from cspdet.cli.classify import find_image_files
 from cspdet.cli.eval_classifier import add_crop_arguments, eval_config_from_args
-from cspdet.errors import ConfigError, SourceError, truncate_list
+from cspdet.errors import ConfigError, SourceError, check_all, truncate_list
 from cspdet.io.names import count
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ def _validate_args(args: argparse.Namespace) -> None:
         problems.append(f"--output: expected FILE.npz or a folder, found {str(args.output)!r}")
     if problems:
         raise ConfigError(*problems)
-    check_model(args.model, args.overrides)
+    check_all(
+        lambda: check_model(args.model, args.overrides),
+        lambda: check_weights(args.weights),
+        lambda: find_image_files(args.source),
+    )
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:

@@ -63,3 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise UserError(*problems)
     return 0
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("fetch"))

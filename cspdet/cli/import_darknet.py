@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import print_lines
-from cspdet.errors import ConfigError
+from cspdet.cli.arguments import check_weights, print_lines
+from cspdet.errors import ConfigError, check_all
 from cspdet.io.names import count
 from cspdet.io.outputs import IMPORTED, OutputFile, check_outputs
 
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     """Build the network, read the weights, write the checkpoint, and print a summary."""
     if args.output.suffix != ".pt":
         raise ConfigError(f"--output: expected a checkpoint's name (.pt), found {str(args.output)!r}")
+    check_all(lambda: check_weights(args.cfg, ""), lambda: check_weights(args.weights, ""))
     check_outputs([OutputFile(args.output, IMPORTED)], (args.cfg, args.weights, args.names))
 
     from cspdet.checkpoints.darknet_import import import_darknet

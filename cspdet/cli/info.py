@@ -16,10 +16,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import add_model_options, check_model, model_path, parse_image_size, print_lines
+from cspdet.errors import check_all
 from cspdet.io.names import distinct_names
 from cspdet.io.tables import Table
 from cspdet.models.published import PublishedResult, find_published_result
@@ -51,8 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.plot:
         validate_output_path(args.plot)
-    for path in args.models:
-        check_model(path, args.overrides)
+    check_all(*(partial(check_model, path, args.overrides) for path in args.models))
     profiles = _profile(args)
     if args.plot:
         plot_layers([(model.name, model.cost) for model in profiles], args.plot)

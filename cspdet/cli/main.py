@@ -22,20 +22,20 @@ log = logging.getLogger("cspdet")
 # The commands by group, in the order of `cspdet --help`.
 COMMAND_GROUPS = {
     "data": {
-        "prepare-data": "make the built-in dataset, download COCO, convert VOC or YOLO",
+        "prepare-data": "make the built-in set, download COCO, convert VOC or YOLO",
         "check-data": "check a dataset for errors",
-        "anchors": "evaluate anchors on a dataset, compute better ones with k-means",
+        "anchors": "evaluate anchors on a dataset, and compute better ones",
     },
     "training and evaluation": {
         "train": "train a detector or a classifier",
         "eval": "evaluate a model or a results file: COCO AP, top-1, top-5",
-        "analyze": "error analysis: error types, curves, images, comparison of runs",
+        "analyze": "error types, curves, worst images, comparison of runs",
         "plot": "training curves of one or several runs",
     },
     "use": {
         "predict": "run a detector or a classifier on images and videos",
         "detect": "detect objects in images and videos, draw and list them",
-        "export": "write a model as ONNX, OpenVINO, TorchScript or Darknet files",
+        "export": "write ONNX, OpenVINO, TorchScript or Darknet files",
         "benchmark": "speed and memory of models on this machine",
     },
     "models": {
@@ -55,8 +55,13 @@ COMMAND_GROUPS = {
 COMMAND_HELP = {name: summary for group in COMMAND_GROUPS.values() for name, summary in group.items()}
 # Other words for a command: those of ultralytics and mmdetection, and what command lines usually offer.
 COMMAND_SYNONYMS = {
-    "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval", "infer": "predict",
+    "val": "eval", "validate": "eval", "evaluate": "eval", "test": "eval", "infer": "predict", "bench": "benchmark",
     "help": "help", "-h": "help", "--help": "help", "-V": "version", "--version": "version",
+}  # fmt: skip
+# Commands of other toolkits that have no command of their own here, and what does the same.
+COMMAND_HINTS = {
+    "track": "detect --track", "convert": "prepare-data convert", "demo": "predict", "finetune": "train",
+    "list": "configs", "models": "configs", "download": "fetch",
 }  # fmt: skip
 
 # How long an OpenMP thread spins at the end of a parallel region before it sleeps: in iterations for libgomp, in
@@ -92,8 +97,9 @@ def _run_words(command: str, *rest: str) -> int:
             print(f"cspdet {__version__}")
         return 0
     if command not in COMMAND_HELP:
-        hint = f"{did_you_mean(command, COMMAND_HELP)}; the commands are: {', '.join(COMMAND_HELP)}"
-        raise ConfigError(f"unknown command {command!r}{hint}")
+        other = COMMAND_HINTS.get(command)
+        hint = f" (did you mean {other!r}?)" if other else did_you_mean(command, COMMAND_HELP)
+        raise ConfigError(f"unknown command {command!r}{hint}; `cspdet --help` lists the commands")
     return _run_command(command, list(rest), None)
 
 

@@ -36,18 +36,24 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
     def _suggest(self, word: str) -> str:
-        """Return ` (did you mean ...?)` with the flag most similar to `word`, or ""; synonyms suggest their flag."""
+        """Return ` (did you mean ...?)` with the flag most similar to `word`, or ""; synonyms suggest their flag.
+
+        A synonym of a flag that this command does not have is no misspelled flag of this command.
+        """
         subparsers = _subparsers(self)
         parsers = [self, *(subparsers.choices.values() if subparsers else ())]
         actions = [action for parser in parsers for action in parser._actions]
         words = CommandWords(actions, [])
-        known = {flag: flag for action in actions for flag in action.option_strings}
+        typed = word.lstrip("-").lower().replace("_", "-")
+        if typed in SYNONYMS and words.target(typed) is None:
+            return f" ({SYNONYMS[typed][0]} in other commands; this command has no such option)"
+        known = {flag.lstrip("-"): flag for action in actions for flag in action.option_strings}
         for name in SYNONYMS:
-            known.setdefault(f"--{name}", words.target(name) or "")
-        names = [name for name in known if known[name] and name != word]
-        close = difflib.get_close_matches(word, names, n=1, cutoff=MIN_SIMILARITY)
-        if not close and len(word) > 4:
-            close = [name for name in names if name.startswith(word)][:1]
+            known.setdefault(name, words.target(name) or "")
+        names = [name for name in known if known[name] and name != typed]
+        close = difflib.get_close_matches(typed, names, n=1, cutoff=MIN_SIMILARITY)
+        if not close and len(typed) > 2:
+            close = [name for name in names if name.startswith(typed)][:1]
         return f" (did you mean {known[close[0]]!r}?)" if close else ""
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 
 from cspdet.cli import classify, detect
-from cspdet.cli.arguments import check_model
+from cspdet.cli.arguments import check_model, check_weights
 from cspdet.cli.eval_classifier import add_crop_arguments
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, check_all
 
 CLASSIFIER_FLAGS = ("top", "resize", "crop", "ten_crop", "interpolation")
 COMMON_FLAGS = (
@@ -35,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Load the model, and run `detect` for a detector or `classify` for a classifier."""
     detect.validate_args(args)
-    check_model(args.model, args.overrides)
+    from cspdet.inference.sources import find_all_sources
+
+    check_all(
+        lambda: check_model(args.model, args.overrides),
+        lambda: check_weights(args.weights),
+        lambda: find_all_sources(args.source),
+    )
     from cspdet.checkpoints.loading import load_model
 
     bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, backend=args.backend)

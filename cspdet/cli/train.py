@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_model_options
-from cspdet.errors import ConfigError
+from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_model_options, check_weights
+from cspdet.errors import ConfigError, check_all
 
 if TYPE_CHECKING:
     from cspdet.models.bundle import TaskName
@@ -95,9 +95,12 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     from cspdet.datasets.descriptor import load_dataset_config
     from cspdet.recipe import load_recipe
 
-    recipe = load_recipe(args.config, args.overrides, task=task)
-    if recipe.task == "detection":
-        load_dataset_config(recipe.data).split("train")
+    def check_data() -> None:
+        recipe = load_recipe(args.config, args.overrides, task=task)
+        if recipe.task == "detection":
+            load_dataset_config(recipe.data).split("train")
+
+    check_all(check_data, lambda: check_weights(args.weights))
 
 
 if __name__ == "__main__":

@@ -77,3 +77,9 @@ def _accuracy(published: Accuracy) -> str:
     """Return the values as text: `AP 43.5, AP50 65.7`."""
     named = {"AP": published.ap, "AP50": published.ap50, "VOC mAP": published.voc_map, "top-1": published.top1}
     return ", ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
+
+
+if __name__ == "__main__":
+    from cspdet.cli.main import run_command
+
+    raise SystemExit(run_command("zoo"))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
 
 from cspdet.config.read import FileContent
 from cspdet.config.resolve import ConfigTree
@@ -84,11 +85,26 @@ def parse_config(
         return validate(tree, schema)
 
 
+class _BlockRepresenter(SafeRepresenter):
+    """Writes a mapping with one key per line, and a list of numbers or pairs in one line."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+        """Return the node of a mapping."""
+        return super().represent_mapping(tag, mapping, flow_style=False)
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        """Return the node of a list."""
+        inner = [part for item in sequence if isinstance(item, list) for part in item]
+        is_short = not any(isinstance(item, (dict, list)) for item in inner)
+        in_line = is_short and not any(isinstance(item, dict) for item in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=in_line)
+
+
 def dump_config(config: BaseModel) -> str:
     """Return all values of a config as YAML, including defaults. `load_config` reads this text to an equal config."""
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
+    yaml.Representer = _BlockRepresenter
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 120
     yaml.dump(config.model_dump(mode="json"), text)

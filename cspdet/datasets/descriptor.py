@@ -31,7 +31,7 @@ log = logging.getLogger("cspdet")
 
 BUILT_IN_DATASET_HINT = (
     "to start on the built-in set, run `cspdet prepare-data shapes --output data/shapes` "
-    "and add `data=data/shapes/shapes.yaml` to your command"
+    "and add `--data data/shapes/shapes.yaml` to your command"
 )
 
 
@@ -152,7 +152,7 @@ def load_dataset_config(path: str | Path, *, named_by_user: bool = True) -> Data
         if path.stem == "coco":  # the default of the released configs
             folder = path.parent if path.parent.name == "coco" else path.parent / "coco"
             raise DataError(problem, _download_hint(folder), BUILT_IN_DATASET_HINT)
-        raise DataError(f"{problem}; if the dataset was moved, name its descriptor: data=PATH")
+        raise DataError(f"{problem}; if the dataset was moved, name its descriptor: --data PATH")
     config = _load(path, named_by_user=named_by_user)
     splits = _read_source(config) if config.format is not None else _split_files(config)
     return DatasetConfig(splits.get("train"), splits.get("val"), splits.get("test"), path)

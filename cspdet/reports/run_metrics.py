@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from cspdet.errors import ConfigError, DataError, did_you_mean
+from cspdet.errors import ConfigError, DataError, check_all, did_you_mean
 
 XAxis = Literal["epoch", "images_seen", "step"]
 X_AXES: tuple[XAxis, ...] = ("epoch", "images_seen", "step")
@@ -56,6 +57,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
     Raises:
         DataError: A file is missing or empty, or a line is not a JSON object.
     """
+    check_all(*(partial(_metrics_file, path) for path in paths))
     files = list(dict.fromkeys(_metrics_file(path).absolute() for path in paths))
     return [_read_metrics(path, name) for path, name in zip(files, _unique_names(files), strict=True)]
 

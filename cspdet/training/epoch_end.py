@@ -128,5 +128,5 @@ def run_summary(path: Path, val_image_name: str) -> str:
     """
     return (
         f"{path}: best.pt (use it), last.pt (resume from it), metrics.jsonl, {val_image_name}; "
-        f"curves: tensorboard --logdir {path}/tensorboard"
+        f"curves: tensorboard --logdir {path.parent}"
     )

@@ -115,7 +115,7 @@ def test_an_empty_results_file_is_all_missed(capsys):
     assert main(["analyze", "nothing", "--no-report"]) == 0
     printed = capsys.readouterr().out
     assert "3 boxes (0 detected at IoU 0.5), 0 detections (0 correct)" in printed
-    assert "best threshold: no correct detection" in printed
+    assert "no detections: there is no best threshold" in printed
 
 
 def test_data_without_boxes_is_said(capsys):

@@ -26,6 +26,15 @@ def test_help_names_every_verb(capsys):
     assert main([]) == 2
 
 
+def test_the_overview_fits_80_columns_and_is_aligned(capsys):
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    named = [line for line in lines if line.startswith("  ")]
+    assert {line.split()[0] for line in named} == set(COMMAND_HELP)
+    assert {len(line) - len(line.lstrip(" ").partition(" ")[2].lstrip(" ")) for line in named} == {20}
+
+
 def test_an_unknown_verb_offers_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown command 'trian' (did you mean 'train'?)")
@@ -86,8 +95,10 @@ def test_the_value_of_a_flag_is_no_override(tmp_path, monkeypatch, capsys):
 def test_a_path_that_is_too_long_is_one_line(words, tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}')
     assert main(words.replace("NAME", "n" * 300).replace(" . ", f" {tmp_path} ").split()) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "n" * 300 in line]) <= 1
+    assert lines
+    assert all(line.startswith("error: ") for line in lines)
 
 
 # --- OpenMP: threads that wait ---------------------------------------------------------------------
@@ -112,6 +123,22 @@ def test_python_runs_the_package_as_the_command(module):
         [sys.executable, "-m", module, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"cspdet {cspdet.__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMAND_HELP)
+def test_a_module_of_a_command_runs_the_command(command):
+    path = ROOT / f"cspdet/cli/{command.replace('-', '_')}.py"
+    assert f'raise SystemExit(run_command("{command}"))' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to write to")
+@pytest.mark.parametrize("words", [["help"], ["--version"], ["info", "--help"]])
+def test_a_full_disk_is_one_line(words, monkeypatch, capsys):
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == 2
+        full.reconfigure(write_through=False)
+    assert capsys.readouterr().err == "error: standard output: cannot be written: No space left on device\n"
 
 
 def test_commands_set_openmp_and_importing_the_package_does_not():

@@ -159,7 +159,7 @@ def test_other_classes_are_an_error_not_an_ap_of_0(tmp_path, capsys):
         (["--detections", "x.json"], "--data DESCRIPTOR is missing"),
         (["--detections", "x.json", "--data", "data.yaml"], "x.json: no such file"),
         (["--detections", "x.json", "--data", "nowhere.yaml"], "no such data descriptor"),
-        (["--detections", "x.json", "--data", "data.yaml", "--split", "test"], "no split 'test'"),
+        (["--detections", "val.json", "--data", "data.yaml", "--split", "test"], "no split 'test'"),
         (["--detections", "x.json", "--data", "data.yaml", "eval.min_score=0.1"], "no config"),
         (["squares.pt", "--min-score", "1"], "min_score: expected less than 1, found 1.0"),
         (["squares.pt", "--nms-iou", "-1", "--max-detections", "0"], "max_detections: expected greater"),

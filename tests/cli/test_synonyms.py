@@ -56,6 +56,15 @@ def test_detection_words():
     assert (args.model, args.source, args.weights) == ("x.yaml", ["a.jpg"], Path("x.pt"))
 
 
+@pytest.mark.parametrize("command", COMMAND_HELP)
+@pytest.mark.parametrize("word", ["--conf", "--iou", "--imgsz", "--nms"])
+def test_words_of_other_toolkits_suggest_nothing_else(command, word):
+    chosen = parser(command)
+    flags = {flag for action in chosen._actions for flag in action.option_strings}
+    meant = {word, *SYNONYMS[word[2:]]}
+    assert not {other for other in flags - meant if repr(other) in chosen._suggest(word)}
+
+
 def test_words_of_other_commands():
     assert read("benchmark", "x.yaml", "batch=4", "imgsz=[320, 512]").batch == "4"
     assert read("benchmark", "x.yaml", "imgsz=[320, 512]").size == (320, 512)
@@ -89,6 +98,10 @@ def test_the_value_of_a_flag_is_never_an_override(tmp_path, monkeypatch):
     ("command", "word", "message"),
     [
         ("detect", "--conff", "unexpected '--conff' (did you mean '--min-score'?); see cspdet detect --help"),
+        ("info", "--conf", "unexpected '--conf' (--min-score in other commands; this command has no such option); see"),
+        ("train", "--iou", "unexpected '--iou' (--nms-iou in other commands; this command has no such option); see"),
+        ("info", "--layer", "unexpected '--layer' (did you mean '--layers'?); see"),
+        ("plot", "--outt", "unexpected '--outt' (did you mean '--output'?); see"),
         ("detect", "--ouput", "(did you mean '--output'?)"),
         ("detect", "--no-drw", "(did you mean '--no-draw'?)"),
         ("detect", "--agnostic", "unexpected '--agnostic'; see"),

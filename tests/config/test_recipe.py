@@ -32,6 +32,7 @@ def test_the_task_follows_from_the_model_and_is_always_written(tmp_path, text, t
     assert recipe.task == task
     assert dump_config(recipe).startswith(f"task: {task}\n")
     assert load_recipe(write(tmp_path, dump_config(recipe))) == recipe
+    assert "{" not in dump_config(recipe).replace("{}", "")  # one key per line
     assert load_recipe(write(tmp_path, f"task: {task}\n{text}")) == recipe
 
 

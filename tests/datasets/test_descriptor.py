@@ -53,7 +53,7 @@ def test_a_missing_descriptor_names_its_neighbor_and_the_key_that_changes_it(tmp
     with pytest.raises(DataError, match=r"no such data descriptor \(did you mean 'shapes.yaml'\?\)") as caught:
         load_dataset_config(tmp_path / "shape.yaml")
     (problem,) = caught.value.problems
-    assert problem.endswith("if the dataset was moved, name its descriptor: data=PATH")
+    assert problem.endswith("if the dataset was moved, name its descriptor: --data PATH")
 
 
 def test_coco_not_on_disk_names_both_solutions(tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_coco_not_on_disk_names_both_solutions(tmp_path, monkeypatch):
     assert "no such folder: data/coco/train2017" in text
     assert "`cspdet prepare-data coco --output data/coco`" in text
     assert "`cspdet prepare-data shapes --output data/shapes`" in text
-    assert "`data=data/shapes/shapes.yaml`" in text
+    assert "`--data data/shapes/shapes.yaml`" in text
 
 
 def test_a_users_own_descriptor_does_not_suggest_to_download_coco(tmp_path):

@@ -27,4 +27,4 @@ def test_a_missing_descriptor(name: str, built_in: bool, tmp_path: Path):
     with pytest.raises(DataError, match="no such data descriptor") as missing:
         load_dataset_config(tmp_path / name)
     assert ("prepare-data shapes" in str(missing.value)) is built_in
-    assert ("data=PATH" in str(missing.value)) is not built_in
+    assert ("--data PATH" in str(missing.value)) is not built_in

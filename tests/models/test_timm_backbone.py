@@ -146,7 +146,7 @@ def test_the_short_name():
         assert expand_timm_name(other) is other
     config = detector_config(name="timm:resnet18")
     assert config.backbone == TimmConfig(name="timm", model="resnet18")
-    assert "name: timm, weights: null, model: resnet18" in dump_config(config)
+    assert "name: timm\n  weights: null\n  model: resnet18" in dump_config(config)
     with pytest.raises(ConfigError, match=r"backbone\.model: already given by the name"):
         detector_config(name="timm:resnet18", model="resnet18")
     with pytest.raises(ConfigError, match=r"pretraind: unknown key \(did you mean 'pretrained'\?\)"):
