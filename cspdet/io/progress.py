@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cspdet.io.names import plural
 from cspdet.io.terminal import escape_line
 
 ItemT = TypeVar("ItemT")
@@ -42,5 +43,5 @@ def progress(items: Iterable[ItemT], name: str, unit: str, total: int | None = N
     for done, item in enumerate(items):
         if time.monotonic() - last_log_time > LOG_INTERVAL_S:
             last_log_time = time.monotonic()
-            log.info("%s: %d%s %s", name, done, f" of {total}" if total else "", f"{unit}s")
+            log.info("%s: %d%s %s", name, done, f" of {total}" if total else "", plural(unit))
         yield item
