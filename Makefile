@@ -69,6 +69,7 @@ test-fast: install
 	@'$(BIN)/pytest' -m 'not e2e' -n $(TEST_WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 docs: install
+	'$(BIN)/python' tools/reference_pages.py
 	NO_MKDOCS_2_WARNING=1 '$(BIN)/mkdocs' build --quiet --strict
 	@echo 'build/site/index.html'
 

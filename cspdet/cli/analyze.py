@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DESCRIPTOR", help="data descriptor (default: `data` in config.yaml of the runs)"
     )
-    parser.add_argument("--split", choices=SPLITS, default="val", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/analyze, or -2, -3 ... if it exists")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="split (default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/analyze, or -2 ... if used)")
     parser.add_argument(
         "--min-iou",
         type=float,

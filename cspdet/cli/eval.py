@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DESCRIPTOR",
         help="data descriptor, or for a classifier an image folder (default: `data` of the model's config)",
     )  # fmt: skip
-    parser.add_argument("--split", choices=SPLITS, default="val", help="default: %(default)s")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="split (default: %(default)s)")
     parser.add_argument("--min-score", type=float, metavar="S", help="score threshold (default: 0.001)")
     parser.add_argument("--nms-iou", "--max-iou", type=float, metavar="T", help="NMS IoU threshold (default: 0.6)")
     parser.add_argument(
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="ALGORITHM", help="algorithm in the file name of the COCO server's zip (default: cspdet)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/eval, or -2, -3 ... if it exists")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/eval, or -2 ... if used)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     add_model_options(parser)
     add_crop_arguments(parser.add_argument_group("classifiers"))

@@ -51,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="for a config: a checkpoint, or Darknet's .weights"
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="default: %(default)s")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="split (default: %(default)s)")
     add_crop_arguments(parser)
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per forward pass (default: 32)")
     parser.add_argument("--workers", type=int, metavar="N", help="number of loader processes")
     add_device_argument(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: runs/eval-classifier, or -2 ... if it exists"
+        "--output", type=Path, metavar="DIR", help="folder (default: runs/eval-classifier, or -2 ... if it exists)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     add_model_options(parser)

@@ -33,7 +33,7 @@ class Prediction(ImageResult):
         image: The image.
     """
 
-    columns: ClassVar = ClassScore._fields
+    columns: ClassVar[tuple[str, ...]] = ClassScore._fields
     class_names: tuple[str, ...]
     probability: Tensor
     image: ResultImage = NO_IMAGE

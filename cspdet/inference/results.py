@@ -46,7 +46,7 @@ class DetectionResult(Detections, ImageResult):
         image: The image.
     """
 
-    columns: ClassVar = ("x1", "y1", "x2", "y2", "score", "class_id", "class_name", "category_id")
+    columns: ClassVar[tuple[str, ...]] = ("x1", "y1", "x2", "y2", "score", "class_id", "class_name", "category_id")
     categories: Categories
     image: ResultImage
 

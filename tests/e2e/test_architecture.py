@@ -205,7 +205,7 @@ def test_no_import_is_relative():
 
 
 def test_every_command_has_its_script_and_its_line_in_the_help_and_the_reverse():
-    assert TOOLS - {"paper_page", "draw_networks"} == COMMANDS
+    assert TOOLS - {"paper_page", "draw_networks", "reference_pages"} == COMMANDS
     assert {verb.replace("-", "_") for verb in COMMAND_HELP} == COMMANDS
 
 

@@ -39,7 +39,7 @@ WORDS_BEFORE = r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?"
 COMMAND = re.compile(WORDS_BEFORE + r"cspdet ([a-z][a-z-]*)(.*)")
 SCRIPT = re.compile(WORDS_BEFORE + r"python3? (?:\S*/)?tools/(\w+)\.py(.*)")
 MAKE = re.compile(WORDS_BEFORE + r"make ((?:[a-z][a-z-]*\s*)+)")
-GENERATORS = {"paper_page", "draw_networks"}  # scripts of tools/ that are no commands
+GENERATORS = {"paper_page", "draw_networks", "reference_pages"}  # scripts of tools/ that are no commands
 FLAG = re.compile(r"(?<=[\s\[(|])--[a-z][a-z-]*")
 
 

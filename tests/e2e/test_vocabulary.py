@@ -107,7 +107,11 @@ PHRASES = {
 ALLOWED: list[tuple[str, str, str]] = [
     (r"tests/e2e/test_vocabulary\.py", r".", "lists the words"),
     (r"cspdet/config/aliases\.py|docs/glossary\.md|CHANGELOG\.md", r".", "names the words of version 1"),
-    (r"cspdet/cli/benchmark\.py", r"^picture$", "the flag of version 1 that is still accepted"),
+    (
+        r"cspdet/cli/benchmark\.py|docs/reference/commands/benchmark\.md",
+        r"^picture$",
+        "the flag of version 1 that is still accepted",
+    ),
     (r".", r"__slots__|hence(?=forth)", "Python's own name"),
 ]
 
