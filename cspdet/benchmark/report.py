@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cspdet.benchmark.rows import BenchmarkRow
 from cspdet.io.names import count
 from cspdet.io.tables import Table
 from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.figures import save_figure
+from cspdet.reports.plot_style import MUTED, format_ticks, line_colors, plot_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 IMPORT_FORMAT_KEY = "through"  # key in `EngineInfo.versions`: the format from which OpenCV loaded the network
 MARKERS = "osD^vP*X"
@@ -73,7 +78,7 @@ def plot(rows: Sequence[BenchmarkRow], path: Path) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    with fonts_for(row.engine_info.name for row in rows):
+    with plot_style(), fonts_for(row.engine_info.name for row in rows):
         _draw_figure(rows, path)
 
 
@@ -83,31 +88,45 @@ def _draw_figure(rows: Sequence[BenchmarkRow], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     panel = figure.subplots()
     known = [row for row in rows if row.bflops is not None]
-    for i, engine_precision in enumerate(
-        dict.fromkeys((row.engine_info.backend, row.engine_info.precision) for row in known)
-    ):
-        group = [row for row in known if (row.engine_info.backend, row.engine_info.precision) == engine_precision]
-        work = [row.bflops or 0.0 for row in group]
-        times = [row.forward.median / row.spec.batch for row in group]
-        panel.scatter(work, times, marker=MARKERS[i % len(MARKERS)], label=plain_text(" ".join(engine_precision)))
-    named: dict[str, BenchmarkRow] = {}
+    groups: dict[tuple[str, str], list[BenchmarkRow]] = {}
     for row in known:
-        best = named.get(row.engine_info.name)
-        if best is None or row.forward.median / row.spec.batch > best.forward.median / best.spec.batch:
-            named[row.engine_info.name] = row
-    for row in named.values():
-        xy = (row.bflops or 0.0, row.forward.median / row.spec.batch)
-        name = plain_text(row.engine_info.name)
-        panel.annotate(name, xy, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
-    for (device, precision), peak in {(r.spec.device, r.spec.precision): r.peak_gflops for r in known}.items():
-        if peak is not None:
-            ends = [min(row.bflops or 0.0 for row in known) * 0.8, max(row.bflops or 0.0 for row in known) * 1.25]
-            label = f"matrix multiplication, {precision}: {peak:.0f} GFLOP/s on {device}"
-            panel.plot(ends, [1000 * end / peak for end in ends], color="gray", linewidth=1, label=label)
+        groups.setdefault((row.engine_info.backend, row.engine_info.precision), []).append(row)
+    for i, (names, color) in enumerate(zip(groups, line_colors(len(groups)), strict=True)):
+        points = [_point(row) for row in groups[names]]
+        label, marker = plain_text(" ".join(names)), MARKERS[i % len(MARKERS)]
+        panel.scatter(*zip(*points, strict=True), marker=marker, color=color, label=label, zorder=3)
+    _annotate_models(panel, known)
+    _draw_peaks(panel, known)
     panel.set_xscale("log")
     panel.set_yscale("log")
+    panel.margins(x=0.1, y=0.1)
     panel.set_xlabel("BFLOPs per image")
     panel.set_ylabel("forward, ms per image (median)")
-    panel.grid(visible=True, which="both", alpha=0.25)
+    format_ticks(panel)
     panel.legend(fontsize=8)
     save_figure(figure, path, 120)
+
+
+def _point(row: BenchmarkRow) -> tuple[float, float]:
+    """Return the BFLOPs and the forward time in ms of a row, per image."""
+    return row.bflops or 0.0, row.forward.median / row.spec.batch
+
+
+def _annotate_models(panel: Axes, rows: Sequence[BenchmarkRow]) -> None:
+    """Write the name of each model above its slowest row."""
+    slowest: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        name, point = row.engine_info.name, _point(row)
+        slowest[name] = max(slowest.get(name, point), point, key=lambda xy: xy[1])
+    for name, xy in slowest.items():
+        panel.annotate(plain_text(name), xy, textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+
+
+def _draw_peaks(panel: Axes, rows: Sequence[BenchmarkRow]) -> None:
+    """Draw the time at the peak throughput of each device and precision over the range of the BFLOPs."""
+    bflops = [_point(row)[0] for row in rows]
+    peaks = {(row.spec.device, row.spec.precision): row.peak_gflops for row in rows if row.peak_gflops is not None}
+    for (device, precision), peak in peaks.items():
+        ends = [min(bflops) * 0.8, max(bflops) * 1.25]
+        label = f"matrix multiplication, {precision}: {peak:.0f} GFLOP/s on {device}"
+        panel.plot(ends, [1000 * end / peak for end in ends], color=MUTED, linewidth=1, label=label)

@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the metrics, draw the curves, and print a summary."""
     from cspdet.reports.run_metrics import read_runs, select_keys
-    from cspdet.reports.training_curves import draw_curves, validate_output_path
+    from cspdet.reports.training_curves import CURVES_FILE, draw_curves, validate_output_path
 
     if args.overrides:
         raise ConfigError(f"plot: takes no overrides, found {args.overrides[0]!r}")
     if not 1 <= args.smooth <= 10_000:
         raise ConfigError(f"--smooth: expected a number of lines from 1 to 10000, found {args.smooth}")
     runs = read_runs(args.runs)
-    output: Path = args.output or (runs[0].path.parent / "curves.png" if len(runs) == 1 else Path("runs/plot.png"))
+    output: Path = args.output or (runs[0].path.parent / CURVES_FILE if len(runs) == 1 else Path("runs/plot.png"))
     validate_output_path(output)
     requested_keys = None if args.keys is None else [key.strip() for key in args.keys.split(",") if key.strip()]
     keys = select_keys(runs, requested_keys, args.x)

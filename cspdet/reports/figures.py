@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.io.atomic import atomic_write
+from cspdet.io.atomic import write_bytes
 from cspdet.io.outputs import PLOT, OutputFile, check_outputs
+from cspdet.reports.plot_style import dark_style_sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +20,7 @@ def check_plot(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure to a .png or .svg file.
+    """Write a figure to a .png or .svg file; an SVG file has a dark color scheme too.
 
     Args:
         figure: The figure.
@@ -32,5 +34,10 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
     suffix = path.suffix.lower()
     metadata = {"Creator": "cspdet", "Date": None} if suffix == ".svg" else {"Software": "cspdet"}
-    with atomic_write(path) as tmp_path, rc_context({"svg.hashsalt": "cspdet"}):
-        figure.savefig(tmp_path, format=suffix[1:], dpi=dpi, metadata=metadata)
+    data = BytesIO()
+    with rc_context({"svg.hashsalt": "cspdet"}):
+        figure.savefig(data, format=suffix[1:], dpi=dpi, metadata=metadata)
+    content = data.getvalue()
+    if suffix == ".svg":
+        content = content.replace(b"<defs>", dark_style_sheet().encode() + b"\n <defs>", 1)
+    write_bytes(path, content)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
+from cspdet.palette import SERIES_ON_LIGHT
 from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.figures import check_plot, save_figure
+from cspdet.reports.plot_style import format_ticks, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
     from cspdet.models.profile import ModelCost
 
 FORMATS = (".png", ".svg")
-PART_COLORS = {"backbone": "#4c78a8", "neck": "#f58518", "head": "#54a24b", "fc": "#54a24b"}
-OTHER_COLOR = "#b279a2"
-INPUT_COLOR, OUTPUT_COLOR = "#4c78a8", "#e45756"
+BLUE, VERMILION, GREEN, PURPLE = SERIES_ON_LIGHT[:4]
+PART_COLORS = {"backbone": BLUE, "neck": VERMILION, "head": GREEN, "fc": GREEN}
+OTHER_COLOR = PURPLE
+INPUT_COLOR, OUTPUT_COLOR = BLUE, VERMILION
 PANEL_INCHES = (7.5, 2.6)
 HEADROOM = 1.25  # height of the axis relative to the highest bar, which has a label above it
 
@@ -48,7 +51,7 @@ def plot_layers(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
         UserError: The file cannot be written.
     """
     validate_output_path(path)
-    with fonts_for(name for name, _ in models):
+    with plot_style(), fonts_for(name for name, _ in models):
         _draw_figure(models, path)
 
 
@@ -63,6 +66,8 @@ def _draw_figure(models: Sequence[tuple[str, ModelCost]], path: Path) -> None:
         _draw_memory_access(memory_panel, plain_text(name), cost)
     panels[0][0].set_ylim(0, HEADROOM * max(cost.largest_layer_bflops for _, cost in models))
     panels[0][1].set_ylim(0, None)
+    for panel in panels.flat:
+        format_ticks(panel, integer_x=True)
     for panel in panels[-1]:
         panel.set_xlabel("layer, in the order of computation")
     save_figure(figure, path, 100)

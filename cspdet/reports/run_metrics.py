@@ -15,6 +15,7 @@ import numpy as np
 from cspdet.errors import ConfigError, DataError, check_all, did_you_mean
 
 XAxis = Literal["epoch", "images_seen", "step"]
+METRICS_FILE = "metrics.jsonl"
 X_AXES: tuple[XAxis, ...] = ("epoch", "images_seen", "step")
 # Keys drawn by default, if a run has them.
 DEFAULT_KEYS = ("loss", "AP", "AP50", "top1", "top5", "lr", "images_per_second")
@@ -63,7 +64,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunMetrics]:
 
 
 def _metrics_file(path: Path) -> Path:
-    file = path / "metrics.jsonl" if path.is_dir() else path
+    file = path / METRICS_FILE if path.is_dir() else path
     if file.is_file():
         return file
     if path.is_dir():
@@ -76,7 +77,7 @@ def _metrics_file(path: Path) -> Path:
 
 def _unique_names(files: Sequence[Path]) -> list[str]:
     """Return a name per file: the end of its directory path, as short as possible so that all names differ."""
-    folders = [file.parent.parts if file.name == "metrics.jsonl" else (*file.parent.parts, file.stem) for file in files]
+    folders = [file.parent.parts if file.name == METRICS_FILE else (*file.parent.parts, file.stem) for file in files]
     for length in range(1, max(map(len, folders)) + 1):
         names = ["/".join(parts[-length:]) for parts in folders]
         if len(set(names)) == len(names):

@@ -1,6 +1,7 @@
 """Plot training curves from the `metrics.jsonl` of one or several runs.
 
-Each group of metrics (losses, AP, learning rate, speed) has a panel, each run a color, and each metric a line style.
+Each group of metrics (losses, AP, learning rate, speed) has a panel. The lines of a single run have a color and a line
+style per metric; of several runs, a color per run and a line style per metric.
 Lines of the file without a key are skipped in the curve of this key; null and NaN leave a gap.
 """
 
@@ -8,24 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cspdet.errors import ConfigError
 from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.figures import check_plot, save_figure
-from cspdet.reports.run_metrics import RunMetrics, XAxis
+from cspdet.reports.plot_style import MUTED, format_ticks, line_colors, plot_style
+from cspdet.reports.run_metrics import METRICS_FILE, RunMetrics, XAxis, read_runs, select_keys
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "images seen", "step": "optimizer step"}
 FORMATS = (".png", ".svg")
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")  # Okabe and Ito 2008
-STYLES = ("-", "--", ":", "-.")
+CURVES_FILE = "curves.png"  # in the run folder
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 PANEL_INCHES = (5.0, 2.3)  # narrow, to be readable on a phone
 DPI = 160
+LEGEND_COLUMNS = 4
 MAX_NAME_LENGTH = 34  # characters of a run name in the legend; longer names are truncated at the start
 LARGE_MARKER_MAX_POINTS = 60  # curves with more points have smaller markers
 EVAL_METRIC_PREFIXES = ("AP", "AR", "top")  # prefixes of the keys of evaluations
@@ -77,8 +80,26 @@ def draw_curves(
         UserError: The file cannot be written.
     """
     validate_output_path(path)
-    with fonts_for([title or "", *(run.name for run in runs)]):
+    with plot_style(), fonts_for([title or "", *(run.name for run in runs)]):
         _draw_figure(runs, keys, path, x, smoothing, title)
+
+
+def draw_run_curves(run_dir: Path) -> Path | None:
+    """Plot the curves of a run to `curves.png` in its folder.
+
+    Returns:
+        The file; None if no epoch is in `metrics.jsonl`, or if there is no such file.
+
+    Raises:
+        UserError: A file cannot be read or written.
+    """
+    metrics_file = run_dir / METRICS_FILE
+    if not metrics_file.is_file() or metrics_file.stat().st_size == 0:
+        return None
+    runs = read_runs([run_dir])
+    path = run_dir / CURVES_FILE
+    draw_curves(runs, select_keys(runs, None, "epoch"), path, title=runs[0].name)
+    return path
 
 
 def _draw_figure(
@@ -92,10 +113,11 @@ def _draw_figure(
     height = len(groups) * PANEL_INCHES[1] + (0.4 if title else 0.1) + 0.2 * (len(runs) if len(runs) > 1 else 0)
     figure = Figure(figsize=(PANEL_INCHES[0], height), layout="constrained")
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
-    colors = _colors(len(runs))
+    colors = line_colors(len(runs))
     for panel, (name, members) in zip(panels, groups.items(), strict=True):
         _draw_panel(panel, name, members, runs, colors, x, smoothing)
     panels[-1].set_xlabel(X_AXIS_LABELS[x])
+    figure.align_ylabels()
     heading = plain_text(title) if title else None
     if heading and len(runs) == 1:
         figure.suptitle(heading, fontsize=11)
@@ -130,37 +152,50 @@ def _draw_panel(
 ) -> None:
     is_eval_metric, bests = keys[0].startswith(EVAL_METRIC_PREFIXES), list[str]()
     smoothing = 1 if is_eval_metric or keys[0] == "lr" else smoothing
-    for run, color in zip(runs, colors, strict=True):
-        for key_index, key in enumerate(keys):
-            at, values = run.curve(key, x)
-            if not np.isfinite(values).any():
-                continue
-            alone = len(values) == 1
-            marker = ("o" if len(values) <= LARGE_MARKER_MAX_POINTS else ".") if is_eval_metric or alone else ""
-            if smoothing > 1:
-                panel.plot(at, values, color=color, linewidth=0.6, alpha=0.3)
-                values = smooth(values, smoothing)
-            width = 1.0 if key_index else 1.3
-            panel.plot(at, values, STYLES[key_index % len(STYLES)], color=color, lw=width, marker=marker, markersize=3)
+    key_colors = line_colors(len(keys))
+    for run, run_color in zip(runs, colors, strict=True):
+        for i, key in enumerate(keys):
+            color = run_color if len(runs) > 1 else key_colors[i]
+            _draw_curve(panel, *run.curve(key, x), STYLES[i % len(STYLES)], color, smoothing, dots=is_eval_metric)
         best = run.best(keys[0]) if is_eval_metric else None
         if best is not None:
-            panel.plot([best[x]], [best[keys[0]]], "*", markersize=9 if len(runs) == 1 else 7, color=color)
+            panel.plot([best[x]], [best[keys[0]]], "*", markersize=9 if len(runs) == 1 else 7, color=run_color)
             bests.append(_format_best(best, keys[0], x))
     panel.set_ylabel(plain_text(name))
-    panel.grid(alpha=0.3)
     panel.margins(x=0.02)
-    panel.ticklabel_format(axis="x", style="plain", useOffset=False)
+    if keys[0] == "images_per_second":
+        panel.set_ylim(bottom=0)
+    format_ticks(panel, integer_x=True)
     if len(keys) > 1 or (bests and len(runs) == 1):  # the legend of the figure has the best values of several runs
-        _add_legend(panel, keys if len(keys) > 1 else (), bests if len(runs) == 1 else ())
+        line_style_colors = [MUTED] * len(keys) if len(runs) > 1 else key_colors
+        _add_legend(panel, keys if len(keys) > 1 else (), line_style_colors, bests if len(runs) == 1 else ())
 
 
-def _add_legend(panel: Axes, keys: Sequence[str], bests: Sequence[str]) -> None:
-    """Add a legend of the line styles and, for a single run, of the best values."""
+def _draw_curve(
+    panel: Axes, at: np.ndarray, values: np.ndarray, style: str, color: str, smoothing: int, *, dots: bool
+) -> None:
+    """Draw a curve; without finite values nothing is drawn. A curve of one point, or with `dots`, has markers."""
+    if not np.isfinite(values).any():
+        return
+    marker = "o" if len(values) <= LARGE_MARKER_MAX_POINTS else "."
+    if smoothing > 1:
+        panel.plot(at, values, color=color, linewidth=0.6, alpha=0.35)
+        values = smooth(values, smoothing)
+    panel.plot(at, values, style, color=color, lw=1.5, marker=marker if dots or len(values) == 1 else "", markersize=3)
+
+
+def _add_legend(panel: Axes, keys: Sequence[str], colors: Sequence[str], bests: Sequence[str]) -> None:
+    """Add a legend above the panel, where it covers no curve: the lines and, for a single run, the best values."""
     from matplotlib.lines import Line2D
 
-    handles = [panel.plot([], [], STYLES[i % len(STYLES)], color="#444444")[0] for i in range(len(keys))]
-    handles += [Line2D([], [], linestyle="", marker="*", color=COLORS[0]) for _ in bests]
-    panel.legend(handles, [plain_text(label) for label in (*keys, *bests)], fontsize=7, framealpha=0.7)
+    handles = [
+        Line2D([], [], linestyle=STYLES[i % len(STYLES)], color=color)
+        for i, color in zip(range(len(keys)), colors, strict=False)
+    ]
+    handles += [Line2D([], [], linestyle="", marker="*", color=colors[0]) for _ in bests]
+    labels = [plain_text(label) for label in (*keys, *bests)]
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "ncols": LEGEND_COLUMNS}
+    panel.legend(handles, labels, fontsize=7, handlelength=2.6, columnspacing=1.2, **place)
 
 
 def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
@@ -173,13 +208,3 @@ def _legend_label(run: RunMetrics, key: str | None, x: XAxis) -> str:
 def _format_best(best: dict[str, float], key: str, x: XAxis) -> str:
     where = {"epoch": "at epoch {:.0f}", "images_seen": "after {:.0f} images", "step": "at step {:.0f}"}[x]
     return f"best {key} {best[key]:.4f} {where.format(best[x])}"
-
-
-def _colors(count: int) -> list[str]:
-    """Return `count` distinct colors; up to 8 of them can be distinguished by color-blind readers."""
-    if count <= len(COLORS):
-        return list(COLORS[:count])
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps["turbo"](0.05 + 0.9 * i / (count - 1))) for i in range(count)]

@@ -46,6 +46,19 @@ def report_run(run_dir: Path, recipe: Recipe, data: TrainingData[Any], network: 
     log.info("report: %s", path)
 
 
+def plot_run(run_dir: Path) -> None:
+    """Plot the training curves to `curves.png` in the run folder.
+
+    A failure is logged as one warning, and the run is not affected. A file that cspdet did not write is kept.
+    """
+    from cspdet.reports.training_curves import draw_run_curves  # imports matplotlib only when it draws
+
+    try:
+        draw_run_curves(run_dir)
+    except Exception as error:  # a failure of the plot must not fail the run
+        log.warning("%s: the training curves cannot be plotted: %s", run_dir, str(error).split("\n")[0])
+
+
 def _analyze(val_set: Any, run_dir: Path) -> Analysis | None:
     """Analyze the detections of the best weights and log a summary; return None if there are none."""
     from cspdet.analysis.build import analyze_results

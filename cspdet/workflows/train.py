@@ -68,7 +68,7 @@ def _train(
     from cspdet.training.run.run_dir import RunDir
     from cspdet.training.tasks import TASKS
     from cspdet.training.trainer import Trainer
-    from cspdet.workflows.run_report import report_run
+    from cspdet.workflows.run_report import plot_run, report_run
 
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
     data = task_type.load_data(recipe.data, recipe.train.on_bad_image)
@@ -101,6 +101,7 @@ def _train(
     if exit_code == 0:
         log.info("%s", run_summary(path, task.val_image_name))
     if context.is_main_process:
+        plot_run(path)
         report_run(path, recipe, data, network, is_complete=exit_code == 0)
     return TrainingRun(path, exit_code)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from cspdet.cli.main import main
 from cspdet.errors import ConfigError, DataError
-from cspdet.reports import training_curves as curves
+from cspdet.reports.plot_style import line_colors
 from cspdet.reports.run_metrics import read_runs, select_keys
-from cspdet.reports.training_curves import draw_curves, panel_name, smooth
+from cspdet.reports.training_curves import draw_curves, draw_run_curves, panel_name, smooth
 
 pytest.importorskip("matplotlib")
 
@@ -203,6 +203,37 @@ def test_curves_have_the_numbers_and_the_best_is_marked(tmp_path, monkeypatch):
     ]
 
 
+def test_the_losses_of_a_single_run_have_different_colors(tmp_path, monkeypatch):
+    (run,) = read_runs([write(tmp_path / "a", evaluated(4, 2, 2))])
+    loss, accuracy = drawn_lines(monkeypatch, [run], ["loss", "loss_box", "AP", "AP50"], tmp_path / "out.png")
+    for panel in (loss, accuracy):
+        curves = [curve for curve in panel.get_lines() if curve.get_marker() != "*"]
+        assert len({curve.get_color() for curve in curves}) == len({curve.get_linestyle() for curve in curves}) == 2
+        legend = panel.get_legend()
+        assert [handle.get_color() for handle in legend.get_lines()][:2] == [curve.get_color() for curve in curves]
+        box = legend.get_window_extent()
+        assert box.y0 >= panel.get_window_extent().y1 - 1, "the legend is above the panel"
+
+
+def test_tick_labels_are_plain_numbers(tmp_path, monkeypatch):
+    lines = [line(i, lr=1e-5 * i, loss=2e5 / i) for i in range(1, 4)]
+    (run,) = read_runs([write(tmp_path / "a", lines)])
+    loss, rate = drawn_lines(monkeypatch, [run], ["loss", "lr"], tmp_path / "out.png")
+    assert [text for text in rate.get_xticklabels() if "." in text.get_text()] == []
+    labels = [text.get_text() for panel in (loss, rate) for text in panel.get_yticklabels()]
+    assert {"100k", "0.00002"} <= set(labels)
+    assert not rate.yaxis.get_offset_text().get_text()
+
+
+def test_the_curves_of_a_run_are_drawn_into_its_folder(tmp_path):
+    folder = write(tmp_path / "run", [])
+    assert draw_run_curves(folder) is None, "no epoch yet"
+    assert draw_run_curves(tmp_path) is None, "no such file"
+    write(folder, evaluated(4, 2, 2))
+    assert draw_run_curves(folder) == folder / "curves.png"
+    assert cv2.imread(str(folder / "curves.png")) is not None
+
+
 def test_a_smoothed_curve_leaves_the_numbers_behind_it(tmp_path, monkeypatch):
     runs = read_runs([write(tmp_path / "a", evaluated(9, 3, 3))])
     loss, accuracy = drawn_lines(monkeypatch, runs, ["loss", "AP"], tmp_path / "out.png", smoothing=3)
@@ -257,7 +288,7 @@ def test_any_name_of_a_folder_can_be_drawn(tmp_path, name):
 
 def test_many_runs_have_colors_of_their_own():
     for count in (1, 8, 9, 30):
-        assert len(set(curves._colors(count))) == count
+        assert len(set(line_colors(count))) == count
 
 
 # --- the command ---------------------------------------------------------------------------------

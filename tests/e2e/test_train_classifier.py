@@ -185,7 +185,7 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
     names = {path.name for path in straight.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "metrics.json", "last.pt", "best.pt", "tensorboard", "train_batch.jpg",
-        "val_predictions.jpg", "report.html",
+        "val_predictions.jpg", "curves.png", "report.html",
     }  # fmt: skip
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]

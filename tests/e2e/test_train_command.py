@@ -55,7 +55,7 @@ def straight(shapes, tmp_path_factory) -> Path:
 def test_a_run_leaves_what_the_contract_says(straight):
     names = {path.name for path in straight.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "last.pt", "best.pt", "tensorboard", "train_batch.jpg"} <= names
-    assert {"val_detections.jpg", "report.html"} <= names
+    assert {"val_detections.jpg", "curves.png", "report.html"} <= names
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["images_seen"] for line in lines] == [20, 40, 60, 80]

@@ -23,7 +23,7 @@ CONFIG_FILE = "config.yaml"
 # The other files of a run, in addition to last.pt and best.pt.
 RUN_FILES = (
     *("transfer.csv", "metrics.jsonl", "metrics.json", "detections.json"),
-    *("train_batch.jpg", "val_detections.jpg", "val_predictions.jpg", "report.html"),
+    *("train_batch.jpg", "val_detections.jpg", "val_predictions.jpg", "curves.png", "report.html"),
 )
 
 
