@@ -1,6 +1,6 @@
 # Requirements: python3 (3.10 or newer, with venv), pip and make.
 #
-#   make demo     install, generate a small dataset, train, evaluate, detect in images and in a video
+#   make demo     install, generate a small dataset, train, evaluate, analyze, detect in images and in a video
 #   make test     install, then run lint, format check, type check and tests
 #   make docs     install, then build the documentation site in build/site
 
@@ -80,14 +80,16 @@ demo: install
 	'$(BIN)/cspdet' train '$(DEMO_CONFIG)' --output '$(DEMO)/train' 'data=$(DEMO)/shapes/shapes.yaml' \
 		input.size=$(DEMO_INPUT) train.epochs=$(DEMO_EPOCHS) train.seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	'$(BIN)/cspdet' eval '$(DEMO)/train/best.pt' --output '$(DEMO)/eval'
-	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/val' --output '$(DEMO)/pictures'
+	'$(BIN)/cspdet' analyze '$(DEMO)/train' --output '$(DEMO)/analyze'
+	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/val' --output '$(DEMO)/images'
 	'$(BIN)/cspdet' detect '$(DEMO)/train/best.pt' '$(DEMO)/shapes/video.mp4' --output '$(DEMO)/video'
 	@echo
 	@echo 'Results'
+	@echo '  $(DEMO)/train/report.html          open this page first: curves, sample images, errors, data'
+	@echo '  $(DEMO)/analyze/index.html         the error analysis'
 	@echo '  $(DEMO)/video/video.mp4            the video with detections'
-	@echo '  $(DEMO)/pictures/                  the val images with detections; detections.jsonl lists them'
+	@echo '  $(DEMO)/images/                    the val images with detections; detections.jsonl lists them'
 	@echo '  $(DEMO)/eval/metrics.json          the COCO metrics; detections.json: COCO results'
-	@echo '  $(DEMO)/train/train_batch.jpg      a training batch; val_detections.jpg: val images with detections'
 	@echo '  $(BIN)/tensorboard --logdir $(DEMO)'
 	@echo 'To train on your own data, see "Train on your own data" in README.md, or begin with'
 	@echo '  $(BIN)/cspdet prepare-data --help'
