@@ -183,7 +183,7 @@ class LogFormatter(logging.Formatter):
             time = f"{self.formatTime(record, self.datefmt)} "
             text = self._fit(f"{time}{self._prefix}{level}{message}", " " * len(time))
         if has_color(self._stream) and record.levelno in _LEVEL_STYLES:
-            text = re.sub(r"\b(error|warning):", rf"\x1b[{_LEVEL_STYLES[record.levelno]}m\1:\x1b[0m", text, count=1)
+            text = re.sub(r"\b(error|warning):", f"\x1b[{_LEVEL_STYLES[record.levelno]}m\\1:\x1b[0m", text, count=1)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
     def _fit(self, text: str, indent: str) -> str:

@@ -84,14 +84,14 @@ class EpochEnd(Generic[ModelT, BatchT]):
             return f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: no batch had a finite loss"
         parts = ", ".join(f"{name} {epoch_metrics[f'loss_{name}']:.3f}" for name in self.task.loss_names)
         metrics = "".join(
-            f"  {name} {epoch_metrics[name]:.4f}"
+            f", {name} {epoch_metrics[name]:.4f}"
             for name in self.task.log_metrics
             if epoch_metrics.get(name) is not None
         )
         rate, waiting = epoch_metrics["images_per_second"], epoch_metrics["data_wait_fraction"]
         return (
-            f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: loss {epoch_metrics['loss']:.3f} ({parts})  "
-            f"{rate:.1f} images/s, data wait {waiting:.0%}{metrics}"
+            f"epoch {epoch_metrics['epoch']} of {self.config.epochs}: loss {epoch_metrics['loss']:.3f}{metrics}, "
+            f"{rate:.1f} images/s ({parts}, data wait {waiting:.0%})"
         )
 
     def _evaluate(self) -> dict[str, float | None]:

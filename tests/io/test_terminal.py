@@ -61,6 +61,26 @@ def test_a_full_disk_is_an_error_with_a_message():
         pass  # a process without stdout
 
 
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_log_lines_fit_the_terminal_and_have_colour(monkeypatch):
+    for name, value in {"COLUMNS": "40", "TERM": "xterm", "NO_COLOR": "", "FORCE_COLOR": "0"}.items():
+        monkeypatch.setenv(name, value)
+    formatter = LogFormatter(stream=Terminal())
+    message = "error: %s: expected a number, found a word"
+    record = logging.LogRecord("cspdet", logging.ERROR, "x.py", 1, message, ("a.yaml",), None)
+    assert formatter.format(record) == "\x1b[1;31merror:\x1b[0m a.yaml: expected a number, found\n  a word"
+    record = logging.LogRecord("cspdet", logging.WARNING, "x.py", 1, "a warning: b c d e f g h i", (), None)
+    assert re.fullmatch(
+        r"[\d: -]{15}\x1b\[33mwarning:\x1b\[0m a warning: b c d\n {15}e f g h i", formatter.format(record)
+    )
+
+
 @pytest.mark.parametrize(
     ("level", "pattern"),
     [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+import torch
 
-from cspdet.io.progress import is_interactive
+from cspdet.io.progress import ProgressBar, format_seconds, is_interactive
 from cspdet.training.state import TrainProgress
 from cspdet.training.tasks.base import AnyBatch
 
@@ -36,11 +35,7 @@ class EpochMeter:
         self.num_batches, self.initial, self.done, self.images = num_batches, done, done, 0
         self.data_wait_s, self.started = 0.0, time.perf_counter()
         self.last_log_time = self.started
-        self.bar = (
-            tqdm(total=num_batches, initial=done, desc=self.title, unit="batch", leave=False, file=sys.stderr)
-            if is_interactive()
-            else None
-        )
+        self.bar = ProgressBar(self.title, num_batches) if is_interactive() else None
 
     def iterate(self, batches: Iterator[BatchT]) -> Iterator[BatchT]:
         """Yield the batches, and measure the time spent waiting for batches."""
@@ -55,21 +50,26 @@ class EpochMeter:
             self.done += 1
 
     def show(self, loss_sums: dict[str, float]) -> None:
-        """Show mean loss and rates of the epoch in the progress bar; without a bar, log both every half minute."""
-        count = max(1.0, loss_sums["batches"])
-        loss = sum(total for name, total in loss_sums.items() if name != "batches") / count
-        rates = self.rates()
-        text = (
-            f"loss {loss:.3f}, {rates['images_per_second']:.1f} images/s, data wait {rates['data_wait_fraction']:.0%}"
-        )
+        """Show mean loss, time left and rates of the epoch in a progress bar, or log them every half minute."""
         if self.bar is not None:
-            self.bar.update(self.done + 1 - self.bar.n)
-            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.show(self.done + 1, lambda: self._fields(loss_sums))
         elif time.perf_counter() - self.last_log_time > LOG_INTERVAL_S:
             self.last_log_time = time.perf_counter()
-            pace = (self.last_log_time - self.started) / (self.done + 1 - self.initial)
-            left = pace * (self.num_batches - self.done - 1)
-            log.info("%s: batch %d of %d, %s, %d s left", self.title, self.done + 1, self.num_batches, text, left)
+            fields = ", ".join(field for field in self._fields(loss_sums) if field)
+            log.info("%s: batch %d of %d, %s", self.title, self.done + 1, self.num_batches, fields)
+
+    def _fields(self, loss_sums: dict[str, float]) -> list[str]:
+        """Return what is shown after the current batch, the most important values first."""
+        loss = sum(total for name, total in loss_sums.items() if name != "batches") / max(1.0, loss_sums["batches"])
+        seconds, images = time.perf_counter() - self.started, self.images + self.images_in_batch(self.done)
+        pace = seconds / (self.done + 1 - self.initial)
+        return [
+            f"loss {loss:.3f}",
+            f"{format_seconds(pace * (self.num_batches - self.done - 1))} left",
+            f"{images / max(seconds, 1e-9):.1f} images/s",
+            _gpu_memory(),
+            f"data wait {self.rates()['data_wait_fraction']:.0%}",
+        ]
 
     def metrics(self, progress: TrainProgress, learning_rate: float) -> dict[str, Any]:
         """Return the training metrics of a finished epoch, and remove `batches` from `progress.loss_sums`.
@@ -100,3 +100,10 @@ class EpochMeter:
         """Remove the progress bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _gpu_memory() -> str:
+    """Return the largest amount of GPU memory that PyTorch has reserved in this process, as text; without a GPU, ""."""
+    if not torch.cuda.is_initialized():
+        return ""
+    return f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"
