@@ -12,22 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from doc_pages import FENCE, GENERATORS, INDENTED, PAGES, ROOT, SCRIPT, SPAN, WORDS_BEFORE
 
 import cspdet
 from cspdet.cli.main import COMMAND_SYNONYMS
 from cspdet.cli.parser import build_parser
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "data", "configs", "benchmarks", "tests")
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *(page for name in FOLDERS for page in sorted((ROOT / name).glob("**/*.md"))),
-]
-
-FENCE = re.compile(r"^ {0,3}```+(\w*)[^\n]*\n(.*?)^ {0,3}```+\s*$", re.DOTALL | re.MULTILINE)
-INDENTED = re.compile(r"^    (\S.*)$", re.MULTILINE)
-SPAN = re.compile(r"`([^`\n]+)`")
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)|<(?:img|a|source) [^>]*(?:src|href|srcset)=\"([^\"]+)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*$", re.MULTILINE)
 # Files of the repository as text names them: `configs/csppelee_efm_sam.yaml`, but not `runs/x/best.pt`.
 REPOSITORY_FILE = re.compile(
@@ -35,11 +26,8 @@ REPOSITORY_FILE = re.compile(
     r"(?:cspdet|configs|tools|tests|docs|benchmarks|\.github|\.ci)/[\w./-]*\w"
     r"|data/[\w-]+\.(?:yaml|md))"
 )
-WORDS_BEFORE = r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?"
 COMMAND = re.compile(WORDS_BEFORE + r"cspdet ([a-z][a-z-]*)(.*)")
-SCRIPT = re.compile(WORDS_BEFORE + r"python3? (?:\S*/)?tools/(\w+)\.py(.*)")
 MAKE = re.compile(WORDS_BEFORE + r"make ((?:[a-z][a-z-]*\s*)+)")
-GENERATORS = {"paper_page", "draw_networks", "reference_pages"}  # scripts of tools/ that are no commands
 FLAG = re.compile(r"(?<=[\s\[(|])--[a-z][a-z-]*")
 
 
@@ -78,7 +66,7 @@ def anchor(heading: str) -> str:
 
 def broken_links(page: Page) -> list[str]:
     broken = []
-    for target in LINK.findall(page.prose):
+    for target in map("".join, LINK.findall(page.prose)):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, fragment = target.partition("#")
@@ -164,6 +152,7 @@ def test_the_checks_object(tmp_path):
 # One heading, `coded`
 
 [gone](gone.md) [gone too](#another-heading) [fine](#one-heading-coded) [elsewhere](https://example.org/x)
+<a href="https://example.org"><img alt="x" src="gone.png"></a>
 `configs/no_such_model.yaml` is not there; `configs/<name>.yaml` is a pattern, `runs/x/best.pt` is yours.
 
 ```sh
@@ -181,7 +170,7 @@ from cspdet import load_detector, load_detektor
 """
     (tmp_path / "page.md").write_text(text, encoding="utf-8")
     page = read(tmp_path / "page.md")
-    assert broken_links(page) == ["gone.md", "#another-heading"]
+    assert broken_links(page) == ["gone.md", "#another-heading", "gone.png"]
     assert missing_files(page) == ["configs/no_such_model.yaml", "configs/x.yaml"]
     assert unknown_verbs(page) == ["trian"]
     assert unknown_flags(page) == ["eval --no-such-flag", "prepare_data --ouput"]
