@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from cspdet.letterbox import Letterbox
 
@@ -28,6 +28,13 @@ class FeatureSpec(NamedTuple):
 
     channels: int
     stride: int
+
+
+class ClassLayer(NamedTuple):
+    """A layer whose outputs are, for each anchor, `num_other` outputs and then one output per class."""
+
+    module: nn.Conv2d | nn.Linear
+    num_other: int
 
 
 class FeatureShape(NamedTuple):

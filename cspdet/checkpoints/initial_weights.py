@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from cspdet.checkpoints.class_matching import ClassMatch, match_class_outputs
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
 from cspdet.errors import CheckpointError
@@ -13,16 +15,15 @@ from cspdet.io.checkpoint import check_finite, load_checkpoint
 from cspdet.zoo.cache import resolve_model
 
 
-def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferReport:
+def load_initial_weights(model: nn.Module, weights: str | Path, class_names: Sequence[str] = ()) -> TransferReport:
     """Load initial weights (option `--weights`) into a network.
 
-    From a checkpoint, all entries with equal name and shape are loaded. For the checkpoint of a Darknet classifier, and
-    for all other files, `load_backbone_weights` is called.
+    `transfer` loads a checkpoint. `load_backbone_weights` loads other files, and checkpoints of Darknet classifiers.
 
     Args:
         model: The network into which the weights are loaded.
-        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, a `.safetensors` file of timm, timm:NAME,
-            or the name of a downloaded model of `cspdet zoo`.
+        weights: A checkpoint, a file that `load_backbone_weights` reads, timm:NAME, or the name of a downloaded model.
+        class_names: Class names of the data. The outputs of a checkpoint's classes are loaded by name. Empty: by index.
 
     Returns:
         The report of loaded entries.
@@ -36,28 +37,39 @@ def load_initial_weights(model: nn.Module, weights: str | Path) -> TransferRepor
     checkpoint = load_checkpoint(weights)
     if has_backbone(model) and is_darknet_classifier(checkpoint):
         return load_backbone_weights(model, weights)
-    return transfer(model, checkpoint.weights, str(weights))
+    match = ClassMatch.by_name(class_names, checkpoint.categories.names) if class_names else None
+    return transfer(model, checkpoint.weights, str(weights), match)
 
 
-def transfer(model: nn.Module, weights: dict[str, Tensor], source: str) -> TransferReport:
+def transfer(
+    model: nn.Module, weights: dict[str, Tensor], source: str, match: ClassMatch | None = None
+) -> TransferReport:
     """Load all entries with equal name and shape into a network. Log the other entries, and return a report.
 
     Args:
         model: The network into which the weights are loaded.
         weights: The state dict of the other network.
         source: Name of the file, for log and error messages.
+        match: The classes of the data and of the file; None: the outputs of classes are loaded by index.
 
     Raises:
         CheckpointError: No entry matches, or a value is not finite.
     """
     model_state = model.state_dict()
+    by_class = {}
+    if match is not None and not match.is_identity:
+        by_class = match_class_outputs(model, getattr(model, "class_layers", ()), weights, match)
     fitting = {
-        name: value for name, value in weights.items() if name in model_state and model_state[name].shape == value.shape
+        name: value
+        for name, value in (weights | by_class).items()
+        if name in model_state and model_state[name].shape == value.shape
     }
     if not fitting:
         raise CheckpointError(f"{source}: none of its {len(weights)} entries fits the network by name and shape")
     check_finite(fitting, source)
     model.load_state_dict(fitting, strict=False)
-    report = TransferReport.compare(model, weights, source)
+    report = TransferReport.compare(model, weights, source, by_class)
     report.log_summary()
+    if match is not None and by_class:
+        match.log_summary(source)
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -27,16 +27,23 @@ class TransferEntry:
         name: Name in the state dict.
         shape: Shape in the network; None if the network does not have this tensor.
         file_shape: Shape in the file; None if the file does not have this tensor.
+        by_class: Whether the outputs of a class layer were loaded by the names of the classes.
     """
 
     name: str
     shape: Shape | None
     file_shape: Shape | None
+    by_class: bool = False
 
     @property
     def loaded(self) -> bool:
-        """Whether the tensor was loaded: its shapes in the network and in the file are equal."""
-        return self.shape is not None and self.shape == self.file_shape
+        """Whether the tensor was loaded, because both shapes are equal or its outputs were matched by class."""
+        return self.by_class or (self.shape is not None and self.shape == self.file_shape)
+
+    @property
+    def taken(self) -> str:
+        """The cell of the CSV report: yes, by class, or no."""
+        return "by class" if self.by_class else "yes" if self.loaded else "no"
 
     @property
     def mismatch_reason(self) -> str:
@@ -60,18 +67,26 @@ class TransferReport:
     entries: tuple[TransferEntry, ...]
 
     @classmethod
-    def compare(cls, model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> TransferReport:
+    def compare(
+        cls, model: nn.Module, state_dict: Mapping[str, Tensor], source: str, by_class: Collection[str] = ()
+    ) -> TransferReport:
         """Create a report by comparing a network with the state dict of a file.
 
         Args:
             model: The network.
             state_dict: State dict of the file.
             source: Name of the file.
+            by_class: Names of the tensors whose outputs were loaded by the names of the classes.
         """
         model_shapes = _shapes(model.state_dict())
         file_shapes = _shapes(state_dict)
         names = [*model_shapes, *(name for name in file_shapes if name not in model_shapes)]
-        return cls(source, tuple(TransferEntry(name, model_shapes.get(name), file_shapes.get(name)) for name in names))
+        return cls(
+            source,
+            tuple(
+                TransferEntry(name, model_shapes.get(name), file_shapes.get(name), name in by_class) for name in names
+            ),
+        )
 
     def log_summary(self) -> None:
         """Log the number of loaded entries of each part (top-level module), and the first entries that were not loaded.
@@ -100,13 +115,11 @@ class TransferReport:
     def to_csv(self) -> str:
         """Format all entries as CSV. A shape is written as 64x32x3x3; a missing shape is empty.
 
-        The columns are entry (name of the tensor), shape (in the network), found (shape in the file), and taken (yes or
-        no: whether the tensor was loaded).
+        entry is the name of the tensor, shape its shape in the network, found its shape in the file. taken is `yes` if
+        the tensor was loaded, `by class` if its outputs were loaded by class name, else `no`. Shapes are written as
+        64x32x3x3; a missing shape is empty.
         """
-        rows = (
-            (entry.name, _cell(entry.shape), _cell(entry.file_shape), "yes" if entry.loaded else "no")
-            for entry in self.entries
-        )
+        rows = ((entry.name, _cell(entry.shape), _cell(entry.file_shape), entry.taken) for entry in self.entries)
         return format_csv(("entry", "shape", "found", "taken"), rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -86,7 +87,7 @@ def _warn_if_config_edited(path: Path, recipe: Recipe) -> None:
 
 
 def build_initial_network(
-    options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, num_classes: int
+    options: TrainOptions, recipe: Recipe, checkpoint: Checkpoint | None, class_names: Sequence[str]
 ) -> tuple[Network, TransferReport | None]:
     """Build the network of a run and load its initial weights.
 
@@ -97,14 +98,14 @@ def build_initial_network(
         options: Arguments of the run; `weights` is the file of initial weights.
         recipe: The recipe of the run.
         checkpoint: The checkpoint to resume from. If it is given, no weights are loaded here.
-        num_classes: Number of classes of the data.
+        class_names: Class names of the data.
 
     Returns:
         The network, and the report of weights loaded from `options.weights`, or None if nothing was loaded.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        network = build_network(recipe, num_classes, options.config_source, pretrained=checkpoint is None)
+        network = build_network(recipe, len(class_names), options.config_source, pretrained=checkpoint is None)
     if options.weights is None or checkpoint is not None:
         return network, None
-    return network, load_initial_weights(network, options.weights)
+    return network, load_initial_weights(network, options.weights, class_names)

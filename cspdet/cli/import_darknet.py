@@ -22,6 +22,8 @@ from cspdet.io.outputs import IMPORTED, OutputFile, check_outputs
 if TYPE_CHECKING:
     from cspdet.checkpoints.darknet_import import ImportedModel
 
+DARKNET_THRESHOLDS = "a score threshold of 0.005 and --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `import-darknet`."""
@@ -88,8 +90,7 @@ def _print_summary(args: argparse.Namespace, imported: ImportedModel) -> None:
     if has_backbone(model) and recipe.input.resize != "stretch":
         print_lines(["Darknet stretches its images; for its results, import with input.resize=stretch"])
     if model_type == "detector":
-        thresholds = "a score threshold of 0.005 and --nms-iou 0.45 (its COCO tables: 0.001 and 0.6)"
-        print_lines([f"Darknet's results use {thresholds}"])
+        print_lines([f"Darknet's results use {DARKNET_THRESHOLDS}"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from cspdet.models.blocks import init_weights
 from cspdet.models.classifier import Classifier
 from cspdet.models.config import YoloHeadConfig
 from cspdet.models.detector import Detector
-from cspdet.models.head import Anchors, init_prediction_bias
+from cspdet.models.head import NUM_BOX_OUTPUTS, Anchors, init_prediction_bias
+from cspdet.structures import ClassLayer
 
 NO_ANCHOR = (1e-3, 1e-3)  # width and height in pixels of an anchor that only fills up a level; it matches no box
 
@@ -78,10 +79,12 @@ class DarknetDetector(Detector):
             AnchorPadding(count, cfg.num_classes) if count else nn.Identity() for count in missing
         )
         init_weights(self)
+        self._pred_conv_indices: list[int] = []
         for head, stride in zip(heads, self.strides, strict=True):
             before = self.body.layer[head.sources[0]] if head.sources[0] != IMAGE else None
             if isinstance(before, Convolution) and before.norm is None:
                 init_prediction_bias(before.conv, self._num_classes, stride)
+                self._pred_conv_indices.append(head.sources[0])
 
     @property
     def anchors(self) -> Anchors:
@@ -92,6 +95,12 @@ class DarknetDetector(Detector):
     def num_classes(self) -> int:
         """Number of classes."""
         return self._num_classes
+
+    @property
+    def class_layers(self) -> tuple[ClassLayer, ...]:
+        """The convolutions before the [yolo] sections, except those with batch normalization."""
+        layers = [self.body.layer[index] for index in self._pred_conv_indices]
+        return tuple(ClassLayer(layer.conv, NUM_BOX_OUTPUTS) for layer in layers if isinstance(layer, Convolution))
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError if the network cannot run at an input size, or would have other strides at this size.

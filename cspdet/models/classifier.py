@@ -10,6 +10,7 @@ from cspdet.models.backbones import Backbone
 from cspdet.models.blocks import init_weights
 from cspdet.models.config import NormalizeConfig
 from cspdet.models.detector import check_divisible
+from cspdet.structures import ClassLayer
 
 
 class Classifier(nn.Module):
@@ -24,6 +25,11 @@ class Classifier(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Strides of the feature maps in input pixels, finest first."""
         raise NotImplementedError
+
+    @property
+    def class_layers(self) -> tuple[ClassLayer, ...]:
+        """The layers with class outputs. User-defined classifiers have none unless they define them."""
+        return ()
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError if height or width is not a multiple of the coarsest stride."""
@@ -56,6 +62,11 @@ class BackboneClassifier(Classifier):
     def strides(self) -> tuple[int, ...]:
         """Strides of the backbone's feature maps in input pixels, finest first."""
         return tuple(spec.stride for spec in self.backbone.out_specs)
+
+    @property
+    def class_layers(self) -> tuple[ClassLayer, ...]:
+        """The linear layer."""
+        return (ClassLayer(self.fc, 0),)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize images in [0, 1] for the backbone."""

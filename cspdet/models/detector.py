@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from cspdet.models.backbones import Backbone
 from cspdet.models.blocks import init_weights
 from cspdet.models.config import NormalizeConfig
-from cspdet.models.head import Anchors, YoloHead
+from cspdet.models.head import NUM_BOX_OUTPUTS, Anchors, YoloHead
 from cspdet.models.necks import Neck
+from cspdet.structures import ClassLayer
 
 
 class Detector(nn.Module):
@@ -33,6 +34,11 @@ class Detector(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Input pixels per cell of each level, finest first."""
         return self.anchors.strides
+
+    @property
+    def class_layers(self) -> tuple[ClassLayer, ...]:
+        """The layers with class outputs. User-defined detectors have none unless they define them."""
+        return ()
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
         """Raise ValueError if height or width is not a multiple of the coarsest stride."""
@@ -69,6 +75,12 @@ class ComposedDetector(Detector):
     def num_classes(self) -> int:
         """Number of classes."""
         return self.head.num_classes
+
+    @property
+    def class_layers(self) -> tuple[ClassLayer, ...]:
+        """The prediction convolutions of the head."""
+        convs = getattr(self.head, "pred_convs", ())  # a user-defined head may have others
+        return tuple(ClassLayer(conv, NUM_BOX_OUTPUTS) for conv in convs)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize images in [0, 1] for the backbone."""

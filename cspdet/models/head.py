@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from cspdet.models.config import WhDecoding, YoloHeadConfig
 from cspdet.structures import Features, FeatureSpec
 
+NUM_BOX_OUTPUTS = 5  # tx, ty, tw, th, objectness
+
 
 class Anchors(nn.Module):
     """Anchors, strides and decoding parameters of a head, as buffers that are not saved in checkpoints."""

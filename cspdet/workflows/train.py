@@ -79,7 +79,7 @@ def _train(
         log.info(
             "%s: the network has %d outputs, one per class of the data", options.config_source, len(data.categories)
         )
-    network, transfer_report = build_initial_network(options, recipe, checkpoint, len(data.categories))
+    network, transfer_report = build_initial_network(options, recipe, checkpoint, data.categories.names)
     task_type.check_network(recipe.train, network)
     batch_size = resolve_batch_size(recipe.train, recipe.input.size, network, options.device, context)
     recipe = _with_train(recipe, batch_size=batch_size)

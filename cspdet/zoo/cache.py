@@ -73,8 +73,9 @@ def _check_typo(path: Path) -> None:
 
 def _is_name(path: Path) -> bool:
     """Whether a MODEL argument can be the name of a model: not a path, and not the name of a missing file."""
-    known_suffix = path.suffix in FILE_SUFFIXES
-    return len(path.parts) == 1 and len(str(path)) <= MAX_NAME_LENGTH and not known_suffix and not path.exists()
+    if len(path.parts) != 1 or len(str(path)) > MAX_NAME_LENGTH or path.suffix in FILE_SUFFIXES:
+        return False
+    return ":" not in str(path) and not path.exists()
 
 
 def find_entry(source: str | Path) -> ZooEntry | None:

@@ -295,20 +295,22 @@ def test_resume_refuses_what_would_be_another_run(data, straight, tmp_path, caps
 
 
 @pytest.mark.e2e
-def test_weights_for_other_classes_bring_all_but_the_last_layer(data, straight, tmp_path, capsys):
+def test_weights_for_other_classes_bring_the_classes_of_the_same_name(data, straight, tmp_path, capsys):
     """At a rate of next to nothing, what a run ends with is what it began with."""
     two = write_images(tmp_path / "two", train=3, val=1, classes=2)
     words = (CONFIG, "--data", two, *SMALL, "train.epochs=1", "train.optimizer.learning_rate=1e-12")
     assert train(*words, "--output", tmp_path / "run", "--weights", straight / "best.pt") == 0
     said = capsys.readouterr().err
     assert "the network has 2 outputs" in said
-    assert "fc.weight" in said
+    assert "kept 2 of 2 classes by name" in said
     given, kept = (load_checkpoint(folder / "best.pt").weights for folder in (straight, tmp_path / "run"))
     assert (given["fc.weight"].shape[0], kept["fc.weight"].shape[0]) == (3, 2)
     with (tmp_path / "run" / "transfer.csv").open(newline="") as file:
         rows = {row["entry"]: row for row in csv.DictReader(file)}
     assert list(rows) == [name for name in kept if not name.endswith("num_batches_tracked")]
-    assert {name for name, row in rows.items() if row["taken"] == "no"} == {"fc.weight", "fc.bias"}
+    assert {name for name, row in rows.items() if row["taken"] != "yes"} == {"fc.weight", "fc.bias"}
+    assert {rows[name]["taken"] for name in ("fc.weight", "fc.bias")} == {"by class"}
+    assert torch.allclose(kept["fc.weight"], given["fc.weight"][:2], rtol=0, atol=1e-6)
     assert [rows["fc.bias"][key] for key in ("shape", "found")] == ["2", "3"]
     assert not (straight / "transfer.csv").exists()
     learned = [name for name in given if name.endswith("conv.weight")]
