@@ -10,6 +10,7 @@ from cspdet.datasets.checks.near_duplicates import DuplicateReport
 from cspdet.datasets.checks.statistics import DataStatistics
 from cspdet.datasets.checks.validate import ValidationReport
 from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.io.names import count
 from cspdet.reports.components import Block, Column, Messages, ReportSection, Stat, Stats, Table
 from cspdet.reports.data_charts import (
     classes_section,
@@ -103,19 +104,19 @@ def data_sections(
 
 
 def _issues_section(validation_report: ValidationReport) -> ReportSection:
+    """Build the section with errors and notes; only with errors its title is `Problems`."""
+    errors, notes = validation_report.errors, validation_report.warnings
     blocks: list[Block] = []
-    if validation_report.errors:
-        blocks.append(Messages("error", tuple(validation_report.errors)))
-        lead = (
-            f"{len(validation_report.errors)} errors, which make training or AP wrong, and "
-            f"{len(validation_report.warnings)} notes."
-        )
+    if errors:
+        title = "Problems"
+        lead = f"{count(len(errors), 'error')}, which make training or AP wrong, and {count(len(notes), 'note')}."
+        blocks.append(Messages("error", tuple(errors)))
     else:
+        title, lead = ("Notes", f"No errors, {count(len(notes), 'note')}.") if notes else ("Checks", "")
         blocks.append(Messages("good", ("No errors: this dataset can be used for training.",)))
-        lead = f"No errors, {len(validation_report.warnings)} notes."
-    if validation_report.warnings:
-        blocks.append(Messages("note", tuple(validation_report.warnings)))
-    return ReportSection("issues", "Problems", lead, tuple(blocks))
+    if notes:
+        blocks.append(Messages("note", tuple(notes)))
+    return ReportSection("issues", title, lead, tuple(blocks))
 
 
 def splits_section(statistics: Mapping[str, DataStatistics]) -> ReportSection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -86,4 +87,13 @@ def test_histograms_draw_what_there_is():
 
 def test_maps_are_darkest_where_there_is_most():
     svg = heatmap([[0, 1], [2, 4]], "x", "y", "boxes")
-    assert re.findall(r'fill-opacity="([\d.]+)"', svg) == ["0.29", "0.53", "1.00"]  # 0.06 + 0.94 times the share
+    cells, scale = svg.split('<g class="cells scale">')
+    assert re.findall(r'fill-opacity="([\d.]+)"', cells) == ["0.29", "0.53", "1.00"]  # 0.06 + 0.94 times the share
+    shades = [float(shade) for shade in re.findall(r'fill-opacity="([\d.]+)"', scale)]
+    assert shades == sorted(shades)
+    assert len(shades) > 10
+    marks = re.findall(r'y="([\d.]+)">([\d.]+)</text>', scale)
+    assert [text for _, text in marks] == ["0", "1", "2", "3", "4"]
+    heights = [float(y) for y, _ in marks]
+    assert [round(low - high, 1) for low, high in pairwise(heights)] == [60.0] * 4
+    assert ">boxes</text>" in scale

@@ -32,7 +32,7 @@ from cspdet.reports.analysis_page import write_analysis_page
 from cspdet.reports.components import Column, Paragraph, ReportSection, Table
 from cspdet.reports.data_images import select_samples
 from cspdet.reports.data_input import fit_to_input, log2_histogram
-from cspdet.reports.data_page import DatasetReport, write_data_page
+from cspdet.reports.data_page import DatasetReport, data_sections, write_data_page
 from cspdet.reports.facts import RunFacts
 from cspdet.reports.html import format_cell, render
 from cspdet.reports.thumbnails import GalleryBox, ThumbnailEmbedder, square_crop
@@ -346,6 +346,17 @@ def test_a_data_page_shows_the_figures(tmp_path):
     # two of three boxes a split are 100 pixels large, in the bin from 2^6.5 = 90.5 to 2^7
     assert page.column("side in pixels, by bin", "train") == ["1", "0", "0", "0", "2"]
     assert "1 of 2 boxes are disk" in " ".join(str(attrs["alt"]) for attrs in page.attributes("img"))
+
+
+@pytest.mark.parametrize(
+    ("errors", "warnings", "title"),
+    [(["an error"], ["a note"], "Problems"), ([], ["a note"], "Notes"), ([], [], "Checks")],
+)
+def test_the_heading_names_problems_only_if_there_are_some(errors, warnings, title):
+    report = ValidationReport({"train": SplitReport(errors=errors, warnings=warnings)}, SplitReport())
+    section = data_sections(report, DatasetReport({}), {}, 0)[0]
+    assert section.title == title
+    assert ("1 note." in section.lead) == bool(warnings)
 
 
 def test_data_without_boxes_or_readable_splits_has_a_page(tmp_path):
