@@ -21,6 +21,7 @@ from cspdet.reports.run_metrics import METRICS_FILE, RunMetrics, XAxis, read_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 X_AXIS_LABELS = {"epoch": "epoch", "images_seen": "images seen", "step": "optimizer step"}
 FORMATS = (".png", ".svg")
@@ -113,23 +114,28 @@ def _draw_figure(
     height = len(groups) * PANEL_INCHES[1] + (0.4 if title else 0.1) + 0.2 * (len(runs) if len(runs) > 1 else 0)
     figure = Figure(figsize=(PANEL_INCHES[0], height), layout="constrained")
     panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
-    colors = line_colors(len(runs))
     for panel, (name, members) in zip(panels, groups.items(), strict=True):
-        _draw_panel(panel, name, members, runs, colors, x, smoothing)
+        _draw_panel(panel, name, members, runs, x, smoothing)
     panels[-1].set_xlabel(X_AXIS_LABELS[x])
     figure.align_ylabels()
-    heading = plain_text(title) if title else None
-    if heading and len(runs) == 1:
-        figure.suptitle(heading, fontsize=11)
     if len(runs) > 1:
-        from matplotlib.lines import Line2D
-
-        metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)
-        handles = [Line2D([], [], color=color) for color in colors]
-        # A suptitle would overlap the legend, so the heading is the title of the legend.
-        entries = [_legend_label(run, metric_key, x) for run in runs]
-        figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
+        _add_runs_legend(figure, runs, keys, x, title)
+    elif title:
+        figure.suptitle(plain_text(title), fontsize=11)
     save_figure(figure, path, DPI)
+
+
+def _add_runs_legend(
+    figure: Figure, runs: Sequence[RunMetrics], keys: Sequence[str], x: XAxis, title: str | None
+) -> None:
+    """Add a legend of the runs with their best values. A suptitle would overlap it, so the legend has the title."""
+    from matplotlib.lines import Line2D
+
+    metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)
+    handles = [Line2D([], [], color=color) for color in line_colors(len(runs))]
+    entries = [_legend_label(run, metric_key, x) for run in runs]
+    heading = plain_text(title) if title else None
+    figure.legend(handles, entries, loc="outside upper center", fontsize=8, title=heading, title_fontsize=11)
 
 
 def panel_name(key: str) -> str:
@@ -142,18 +148,12 @@ def panel_name(key: str) -> str:
 
 
 def _draw_panel(
-    panel: Axes,
-    name: str,
-    keys: Sequence[str],
-    runs: Sequence[RunMetrics],
-    colors: Sequence[str],
-    x: XAxis,
-    smoothing: int,
+    panel: Axes, name: str, keys: Sequence[str], runs: Sequence[RunMetrics], x: XAxis, smoothing: int
 ) -> None:
     is_eval_metric, bests = keys[0].startswith(EVAL_METRIC_PREFIXES), list[str]()
     smoothing = 1 if is_eval_metric or keys[0] == "lr" else smoothing
     key_colors = line_colors(len(keys))
-    for run, run_color in zip(runs, colors, strict=True):
+    for run, run_color in zip(runs, line_colors(len(runs)), strict=True):
         for i, key in enumerate(keys):
             color = run_color if len(runs) > 1 else key_colors[i]
             _draw_curve(panel, *run.curve(key, x), STYLES[i % len(STYLES)], color, smoothing, dots=is_eval_metric)

@@ -138,7 +138,7 @@ def label_predictions(detections: Detections, class_names: Sequence[str]) -> tup
 def draw_pair(
     image: np.ndarray, ground_truth: LabeledBoxes, predictions: LabeledBoxes, caption: str, input_hw: tuple[int, int]
 ) -> np.ndarray:
-    """Draw the ground truth and the predictions of an image side by side.
+    """Draw the ground truth and the predictions of an image side by side, as one (H, W, 3) uint8 RGB image.
 
     The boxes are drawn after the image is resized, so that lines and labels keep their size.
 
@@ -148,20 +148,15 @@ def draw_pair(
         predictions: Boxes in image pixels.
         caption: Text below the predictions.
         input_hw: Height and width of the network input. Both images have this aspect ratio, and a short side of 320.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
     """
-    factor = MIN_TILE_SIDE / min(input_hw)
-    tile_hw = round(input_hw[0] * factor), round(input_hw[1] * factor)
-    letterbox = Letterbox.fit((image.shape[0], image.shape[1]), tile_hw)
-    resized = letterbox.resize_and_pad(image, tile_hw)
-    count = len(ground_truth.labels)
-    drawn = [
+    height, width = (round(side * MIN_TILE_SIDE / min(input_hw)) for side in input_hw)
+    letterbox = Letterbox.fit((image.shape[0], image.shape[1]), (height, width))
+    resized = letterbox.resize_and_pad(image, (height, width))
+    left, right = (
         add_caption(draw_boxes(resized, letterbox.to_input(boxes.box_xyxy), *boxes[1:]), [(text, BLACK)], 1)
-        for boxes, text in ((ground_truth, f"ground truth: {count}"), (predictions, caption))
-    ]
-    return np.concatenate((drawn[0], np.full((len(drawn[0]), GUTTER // 4, 3), GUTTER_VALUE, np.uint8), drawn[1]), 1)
+        for boxes, text in ((ground_truth, f"ground truth: {len(ground_truth.labels)}"), (predictions, caption))
+    )
+    return np.concatenate((left, np.full((len(left), GUTTER // 4, 3), GUTTER_VALUE, np.uint8), right), axis=1)
 
 
 def _label_targets(
