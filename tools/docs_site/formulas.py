@@ -23,5 +23,5 @@ def _mathml(match: re.Match[str]) -> str:
         return match["code"]
     latex = re.sub("'+", lambda primes: "^{" + r"\prime" * len(primes[0]) + "}", match["block"] or match["inline"])
     if match["block"]:
-        return convert(latex, display="block")
+        return f'<div class="formula">{convert(latex, display="block")}</div>'
     return f"<span>{convert(latex)}</span>"  # a line that starts with <math> would be a block of HTML to Markdown
