@@ -83,7 +83,7 @@ def _error_types_table(counts: ThresholdCounts, index: int) -> Table:
 
 
 def _script_data(analysis: Analysis) -> dict[str, object]:
-    """Return the data for the script of the page: `counts` by type, class and threshold."""
+    """Return the data for the script of the page: `counts` by type, class and threshold, without zeros at the end."""
     counts = analysis.threshold_counts
     return {
         "thresholds": counts.threshold.tolist(),
@@ -91,5 +91,8 @@ def _script_data(analysis: Analysis) -> dict[str, object]:
         "classes": list(analysis.class_names),
         "boxes": counts.num_gt.tolist(),
         "types": list(WRONG_TYPES),
-        "counts": {name: counts.counts[name].tolist() for name in ("correct", *WRONG_TYPES)},
+        "counts": {
+            name: [np.trim_zeros(row, "b").tolist() for row in counts.counts[name]]
+            for name in ("correct", *WRONG_TYPES)
+        },
     }

@@ -7,7 +7,7 @@ const fraction = (part, whole) => whole ? { number: part / whole, fraction: true
 // Boxes, TP, FP, FN, precision, recall and F1 of a class; of all classes if it is null.
 function metricsAt(data, index, classId) {
   const ids = classId === null ? data.classes.map((_, id) => id) : [classId];
-  const total = (name) => ids.reduce((sum, id) => sum + data.counts[name][id][index], 0);
+  const total = (name) => ids.reduce((sum, id) => sum + (data.counts[name][id][index] ?? 0), 0);
   const boxes = ids.reduce((sum, id) => sum + data.boxes[id], 0);
   const tp = total("correct"), wrong = data.types.map((name) => [name, total(name)]);
   const fp = wrong.reduce((sum, [, number]) => sum + number, 0);
@@ -88,6 +88,7 @@ for (const explorer of document.querySelectorAll("[data-explorer]")) {
   const [classes, types] = ["class", "type"].map((name) => explorer.querySelector(`select[name=${name}]`));
   const rowsOf = (name) => [...explorer.querySelector(`[data-table=${name}] tbody`).rows];
   const rows = { classes: rowsOf("classes"), types: rowsOf("types") }; // before the reader sorts them
+  const status = explorer.querySelector("[role=status]"); // for screen readers
   const tiles = [...explorer.querySelectorAll("dd")];
   const gallery = [...document.querySelectorAll("[data-gallery]")]
     .find((one) => one.dataset.gallery === explorer.dataset.explorer);
@@ -98,6 +99,8 @@ for (const explorer of document.querySelectorAll("[data-explorer]")) {
     slider.setAttribute("aria-valuetext", threshold.toFixed(3));
     const chosen = metricsAt(data, index, classId);
     tiles.forEach((tile, i) => { tile.textContent = format(chosen.values[i]); });
+    const [, tp, fp, fn] = chosen.values.map(format);
+    status.textContent = `${tp} true positives, ${fp} false positives, ${fn} false negatives`;
     rows.types.forEach((row, i) => {
       showCell(row.cells[1], count(chosen.errors[i][1]));
       row.toggleAttribute("hidden", types.value !== "" && types.value !== chosen.errors[i][0]);
