@@ -106,7 +106,8 @@ def find_config(name: str | Path) -> Path:
             has priority. `configs/NAME.yaml`, the path in a source checkout, is accepted in every working directory.
 
     Returns:
-        The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file.
+        The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file,
+        except for the name of a released config with a suffix.
 
     Raises:
         ConfigError: There is neither a file nor a released config of this name.
@@ -116,8 +117,10 @@ def find_config(name: str | Path) -> Path:
         return path
     if path.suffix in CONFIG_SUFFIXES:
         released = configs_dir() / path.as_posix().removeprefix("configs/")
-        is_released = path.parts[0] == "configs" and SECTION_FOLDER not in path.parts and released.is_file()
-        return released if is_released else path
+        is_released = SECTION_FOLDER not in path.parts and released.is_file()
+        if is_released and path.parts[0] != "configs" and not path.exists():
+            raise ConfigError(f"{name}: no such file (the released config is {path.with_suffix('').as_posix()!r})")
+        return released if is_released and path.parts[0] == "configs" else path
     return get_released(path.as_posix()).path
 
 

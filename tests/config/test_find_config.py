@@ -34,7 +34,6 @@ def test_the_path_in_a_checkout_stands_for_the_released_config_elsewhere(tmp_pat
     monkeypatch.chdir(tmp_path)
     assert find_config("configs/yolov3.yaml") == configs_dir() / "yolov3.yaml"
     assert find_config("configs/mine.yaml") == Path("configs/mine.yaml")
-    assert find_config("yolov3.yaml") == Path("yolov3.yaml")  # a file of the user, which is missing
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/yolov3.yaml").touch()
     assert find_config("configs/yolov3.yaml") == Path("configs/yolov3.yaml")
@@ -78,6 +77,8 @@ def test_an_unknown_name_is_an_error(name):
         find_config("csppelee_efm_smm")
     with pytest.raises(ConfigError, match=r"did you mean 'classification/csppeleenet'"):
         find_config("csppeleenet")
+    with pytest.raises(ConfigError, match=r"^yolov3.yaml: no such file \(the released config is 'yolov3'\)"):
+        find_config("yolov3.yaml")
 
 
 def test_an_installed_package_brings_the_configs(tmp_path):
