@@ -104,7 +104,8 @@ def _add_video_arguments(group: argparse._ArgumentGroup) -> None:
         "--preset",
         choices=H264_PRESETS,
         default="ultrafast",
-        help="h264: slower presets give smaller files (default: %(default)s)",
+        metavar="NAME",
+        help=f"h264: {', '.join(H264_PRESETS)}; slower presets give smaller files (default: %(default)s)",
     )
     group.add_argument(
         "--track", action="store_true", help="assign track ids to objects (needs the package `trackers`)"
