@@ -27,7 +27,7 @@ class InputConfig(ConfigModel):
     """Size of the network input, and how images are resized to it."""
 
     size: InputSize = Field(
-        (416, 416), description="Input size as [height, width] in pixels; one value for a square input."
+        (416, 416), description="Input size as [height, width], from 32 to 8192 pixels; one value for a square input."
     )
     resize: Literal["letterbox", "stretch"] = Field(
         "letterbox",

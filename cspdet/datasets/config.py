@@ -83,9 +83,11 @@ class EvalBatching(Protocol):
 
 AUGMENTATIONS = Registry("augmentation", {"albumentations": "cspdet.datasets.config:AlbumentationsConfig"})
 Probability = Annotated[float, Field(ge=0, le=1)]
-HUE = "Maximum hue shift in both directions, as a fraction of the color circle (Darknet: hue)."
-SATURATION = "Multiply or divide the saturation by up to this factor (Darknet: saturation)."
-EXPOSURE = "Multiply or divide the brightness by up to this factor (Darknet: exposure)."
+HUE = (
+    "Maximum shift of the hue in both directions, as a fraction of the color circle: 0.5 is 180 degrees (Darknet: hue)."
+)
+SATURATION = "Multiply or divide the saturation by up to this factor; 1: no change (Darknet: saturation)."
+EXPOSURE = "Multiply or divide the brightness by up to this factor; 1: no change (Darknet: exposure)."
 
 
 class AlbumentationsTransform(ConfigModel):
@@ -128,10 +130,17 @@ class AugmentConfig(ConfigModel):
         gt=0,
         description="Maximum sqrt(area) of a small object, in pixels of the letterboxed input.",
     )
-    scale: tuple[float, float] = Field((1.0, 1.0), description="Lowest and highest zoom factor.")
-    translate: Probability = Field(0.0, description="Maximum shift in both directions, as a fraction of the input.")
-    rotate: float = Field(0.0, ge=0, le=180, description="Maximum rotation in degrees, in both directions.")
-    shear: float = Field(0.0, ge=0, lt=90, description="Maximum shear in degrees, in both directions.")
+    scale: tuple[float, float] = Field(
+        (1.0, 1.0), description="Lowest and highest factor of the size of the image, above 0; 1 keeps the size."
+    )
+    translate: Probability = Field(
+        0.0,
+        description="Maximum shift of either sign, as a fraction of the input: of its width in x, of its height in y.",
+    )
+    rotate: float = Field(0.0, ge=0, le=180, description="Maximum rotation in degrees, clockwise and counterclockwise.")
+    shear: float = Field(
+        0.0, ge=0, lt=90, description="Maximum shear angle in degrees, of either sign, drawn for x and for y."
+    )
     hue: float = Field(0.0, ge=0, le=0.5, description=HUE)
     saturation: float = Field(1.0, ge=1, le=10, description=SATURATION)
     exposure: float = Field(1.0, ge=1, le=10, description=EXPOSURE)

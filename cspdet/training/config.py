@@ -23,14 +23,16 @@ class OptimizerConfig(ConfigModel):
     learning_rate: float = Field(
         0.01, gt=0, description="Peak learning rate, for optimizer steps over `nominal_batch_size` images."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
-    nesterov: bool = Field(True, description="Nesterov momentum.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; 0: none.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum instead of classical momentum.")
     weight_decay: float = Field(
         0.0005,
         ge=0,
         description="Weight decay of convolution and linear weights; biases and normalization have none.",
     )
-    clip_norm: float | None = Field(10.0, gt=0, description="Maximum norm of the gradient; null: no clipping.")
+    clip_norm: float | None = Field(
+        10.0, gt=0, description="Maximum L2 norm of the gradient of all weights; null: no clipping."
+    )
 
 
 class ScheduleConfig(ConfigModel):
@@ -47,9 +49,11 @@ class ScheduleConfig(ConfigModel):
     power: float = Field(
         4.0, gt=0, description="polynomial: exponent of the remaining fraction of the run (Darknet: policy=poly)."
     )
-    warmup_steps: int = Field(1000, ge=0, description="Steps of warm-up.")
+    warmup_steps: int = Field(
+        1000, ge=0, description="Optimizer steps of the warm-up, in which the learning rate rises from 0."
+    )
     warmup_max_fraction: float = Field(
-        0.05, ge=0, le=1, description="Upper limit of the warm-up, as a fraction of the run."
+        0.05, ge=0, le=1, description="Upper limit of the warm-up, as a fraction of the optimizer steps of the run."
     )
     warmup_power: float = Field(
         1.0, gt=0, description="Exponent of the warm-up: 1 is linear; Darknet's burn_in uses 4."
@@ -66,7 +70,12 @@ class ScheduleConfig(ConfigModel):
 class EMAConfig(ConfigModel):
     """Settings of the exponential moving average of the weights; the averaged weights are evaluated and saved."""
 
-    decay: float = Field(0.9998, gt=0, lt=1, description="Upper limit of the decay per optimizer step.")
+    decay: float = Field(
+        0.9998,
+        gt=0,
+        lt=1,
+        description="Upper limit of the decay per optimizer step: the weight of the previous average.",
+    )
     window_fraction: float = Field(
         0.1, gt=0, le=1, description="Length of the averaging window, as a fraction of the steps so far."
     )
@@ -75,8 +84,8 @@ class EMAConfig(ConfigModel):
 class MultiScaleConfig(ConfigModel):
     """Settings of random input sizes: the input size times a factor, rounded to the coarsest stride."""
 
-    low: float = Field(0.75, gt=0, le=1, description="Lowest factor.")
-    high: float = Field(1.25, ge=1, description="Highest factor.")
+    low: float = Field(0.75, gt=0, le=1, description="Lowest factor of the input size.")
+    high: float = Field(1.25, ge=1, description="Highest factor of the input size.")
     interval: int = Field(10, ge=1, description="Number of batches between changes of the size.")
 
 

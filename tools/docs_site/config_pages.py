@@ -181,7 +181,10 @@ def components(title: str, field: FieldInfo, recommended: dict[str, Any] | None 
     shared = model_of(field.annotation).model_fields
     yield f"## {title}"
     yield text(f"{field.description} {SHARED.format(kind=registry.kind)}")
-    yield key_table(dict(shared), recommended)
+    name = shared["name"]
+    if component.default is not None:
+        name = FieldInfo(annotation=str, default=component.default, description=name.description)
+    yield key_table({**shared, "name": name}, recommended)
     for names, model in _classes(registry).items():
         yield f"### {', '.join(map(code, names))}"
         yield text((model.__doc__ or "").split("\n\n")[0])
