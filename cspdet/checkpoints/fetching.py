@@ -53,7 +53,8 @@ def fetch_model(name: str, *, copies: Sequence[str | Path] = (), force: bool = F
 def _write_checkpoint(name: str, entry: ZooEntry, folder: Path, path: Path) -> None:
     """Convert the downloaded files of a Darknet network to the checkpoint `path`."""
     cfg = folder / entry.cfg.name if entry.cfg is not None else get_released(entry.config or "").path
-    overrides = ["input.resize=stretch", *PROTOCOLS[entry.protocol]]
+    # The cfg says how Darknet resizes images. A config has letterbox, while Darknet stretched these networks' images.
+    overrides = [*PROTOCOLS[entry.protocol], *(["input.resize=stretch"] if entry.cfg is None else [])]
     if entry.size is not None:
         overrides.append(f"input.size={list(entry.size)}")
     names = None if entry.names is None else read_names(folder / entry.names.name)

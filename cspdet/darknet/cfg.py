@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cspdet.darknet.schema import ALIASES, SECTION_SCHEMAS, SectionSchema
+from cspdet.darknet.schema import ALIASES, HEAD_SECTIONS, SECTION_SCHEMAS, SectionSchema
 from cspdet.errors import ConfigError, did_you_mean, truncate_list
 from cspdet.io.text import decode_text, read_bytes
 
@@ -144,16 +144,17 @@ class Cfg:
 
     @property
     def heads(self) -> tuple[CfgSection, ...]:
-        """The [yolo] sections; empty for a classifier."""
-        return tuple(section for section in self.layers if section.section_type == "yolo")
+        """The [yolo] and [region] sections; empty for a classifier."""
+        return tuple(section for section in self.layers if section.section_type in HEAD_SECTIONS)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes. Raises ConfigError if it is not equal in all [yolo] sections."""
+        """Number of classes. Raises ConfigError if it is not equal in all [yolo] and [region] sections."""
         counts = [section.get_int("classes", 20, min_value=1, max_value=2**20) for section in self.heads]
         for section, count in zip(self.heads, counts, strict=True):
             if count != counts[0]:
-                raise section.error(f"expected {counts[0]} as in the first [yolo], found {count}", "classes")
+                first = self.heads[0].section_type
+                raise section.error(f"expected {counts[0]} as in the first [{first}], found {count}", "classes")
         return counts[0]
 
 
@@ -207,10 +208,10 @@ def parse_cfg(text: str, source: str) -> Cfg:
     return Cfg(sections[0], tuple(sections[1:]), source)
 
 
-def anchor_mask(yolo: CfgSection) -> tuple[int, ...]:
-    """Return the indices of the anchors that a [yolo] section uses: its `mask`, or all anchors if `mask` is missing."""
+def anchor_mask(head: CfgSection) -> tuple[int, ...]:
+    """Return the indices of the anchors that a [yolo] or [region] uses: its `mask`, or all anchors without `mask`."""
     return (
-        yolo.get_ints("mask") if "mask" in yolo else tuple(range(yolo.get_int("num", 1, min_value=1, max_value=1000)))
+        head.get_ints("mask") if "mask" in head else tuple(range(head.get_int("num", 1, min_value=1, max_value=1000)))
     )
 
 

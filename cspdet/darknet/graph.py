@@ -15,10 +15,13 @@ from torch import nn
 from cspdet.darknet.cfg import Cfg, CfgSection
 from cspdet.darknet.layer_builders import LAYER_BUILDERS
 from cspdet.darknet.layer_spec import IMAGE, LayerSpec, SectionContext
+from cspdet.darknet.schema import HEAD_SECTIONS
 from cspdet.structures import FeatureShape
 
 MAX_WEIGHTS = 2**29  # 2 GiB; the largest released network has 276 million
-MAX_LIVE_ACTIVATIONS = 2**27  # values of one image that are live at the same time: 512 MiB
+# Values of one image that are live at the same time: 1 GiB. The released network with the most is cspx-p7-mish at
+# 1536x1536; its first two layers and the image have 0.88 GiB.
+MAX_LIVE_ACTIVATIONS = 2**28
 IMAGE_CHANNELS = 3
 
 
@@ -93,7 +96,7 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Check that a section does not read a [yolo], or the convolution before another [yolo] with `new_coords`.
+    """Check that a section does not read a head, or the convolution before another [yolo] with `new_coords`.
 
     Raises:
         ConfigError: The section reads such a layer.
@@ -101,8 +104,9 @@ def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> Non
     for source in sources:
         if source == IMAGE:
             continue
-        if cfg.layers[source].section_type == "yolo":
-            raise section.error(f"reads layer {source}, a [yolo], whose output is not a feature map")
+        source_type = cfg.layers[source].section_type
+        if source_type in HEAD_SECTIONS:
+            raise section.error(f"reads layer {source}, a [{source_type}], whose output is not a feature map")
         after = cfg.layers[source + 1]
         if section is not after and after.section_type == "yolo" and after.get_int("new_coords", 0):
             raise section.error(f"reads layer {source}, which with new_coords only the [yolo] after it may read")

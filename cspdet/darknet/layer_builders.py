@@ -7,8 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from cspdet.darknet import layers
-from cspdet.darknet.cfg import CfgSection, anchor_mask
+from cspdet.darknet import heads, layers
+from cspdet.darknet.cfg import CfgSection
 from cspdet.darknet.layer_spec import LayerSpec, SectionContext
 from cspdet.models.blocks import Maxout
 from cspdet.structures import FeatureShape
@@ -224,20 +224,6 @@ def cost(context: SectionContext) -> LayerSpec:
     return LayerSpec((context.previous_index,), context.input_shape, nn.Identity)
 
 
-def yolo(context: SectionContext) -> LayerSpec:
-    """Build a `[yolo]`: an output level of a detector."""
-    section, in_shape = context.section, context.input_shape
-    num_anchors, num_classes = (
-        len(anchor_mask(section)),
-        section.get_int("classes", 20, min_value=1, max_value=MAX_CHANNELS),
-    )
-    expected = num_anchors * (5 + num_classes)
-    if in_shape.channels != expected:
-        why = f"{num_anchors} anchors times (5 + {num_classes} classes)"
-        raise section.error(f"has {in_shape.channels} input channels; expected {expected}: {why}")
-    return LayerSpec((context.previous_index,), in_shape, partial(layers.YoloOutput, num_anchors))
-
-
 LAYER_BUILDERS: dict[str, Callable[[SectionContext], LayerSpec]] = {
     "convolutional": convolutional,
     "connected": connected,
@@ -254,5 +240,6 @@ LAYER_BUILDERS: dict[str, Callable[[SectionContext], LayerSpec]] = {
     "dropout": dropout,
     "softmax": softmax,
     "cost": cost,
-    "yolo": yolo,
+    "yolo": heads.yolo,
+    "region": heads.region,
 }

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from cspdet.models.blocks import activation, shortcut
 
-NO_OBJECT_LOGIT = -30.0  # its sigmoid is 1e-13; a lower value would coarsen the scale of int8 quantization
-
 
 class _FunctionalActivation(nn.Module):
     """An activation that PyTorch does not provide as a module."""
@@ -193,42 +191,6 @@ class Reorg(nn.Module):
         s = self.stride
         mixed = self.inner(x.reshape(batch, channels // (s * s), s * height, s * width))
         return mixed.reshape(batch, s * s * channels, height // s, width // s)
-
-
-class YoloOutput(nn.Module):
-    """A `[yolo]` layer without decoding: (B, A * (5 + C), H, W) -> (B, A, H, W, 5 + C).
-
-    `cspdet.models.postprocess` decodes the output.
-    """
-
-    def __init__(self, num_anchors: int):
-        super().__init__()
-        self.num_anchors = num_anchors
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        return x.view(batch, self.num_anchors, channels // self.num_anchors, height, width).permute(0, 1, 3, 4, 2)
-
-
-class AnchorPadding(nn.Module):
-    """Appends anchors without objects to the output of a `[yolo]` that has fewer anchors than the others.
-
-    (B, A, H, W, 5 + C) -> (B, A + count, H, W, 5 + C).
-    """
-
-    values: Tensor  # (5 + C,) raw outputs of an anchor
-
-    def __init__(self, count: int, num_classes: int):
-        super().__init__()
-        self.count = count
-        values = [0.0] * (5 + num_classes)
-        values[4] = NO_OBJECT_LOGIT
-        self.register_buffer("values", torch.tensor(values), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width, outputs = x.shape
-        padding = self.values.to(x.dtype).expand(batch, self.count, height, width, outputs)
-        return torch.cat((x, padding), dim=1)
 
 
 class Logits(nn.Module):

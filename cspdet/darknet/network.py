@@ -6,18 +6,17 @@ from torch import Tensor, nn
 
 from cspdet.darknet.cfg import Cfg, CfgSection, anchor_mask
 from cspdet.darknet.graph import Graph, build_graph
+from cspdet.darknet.heads import AnchorPadding, head_config
 from cspdet.darknet.layer_spec import IMAGE
-from cspdet.darknet.layers import AnchorPadding, Connected, Convolution
+from cspdet.darknet.layers import Connected, Convolution
+from cspdet.darknet.schema import HEAD_SECTIONS
 from cspdet.darknet.weights import LayerWeights, connected_weights, conv_weights
 from cspdet.errors import ConfigError
 from cspdet.models.blocks import init_weights
 from cspdet.models.classifier import Classifier
-from cspdet.models.config import YoloHeadConfig
 from cspdet.models.detector import Detector
 from cspdet.models.head import NUM_BOX_OUTPUTS, Anchors, init_prediction_bias
 from cspdet.structures import ClassLayer
-
-NO_ANCHOR = (1e-3, 1e-3)  # width and height in pixels of an anchor that only fills up a level; it matches no box
 
 
 class DarknetBody(nn.Module):
@@ -54,25 +53,26 @@ class DarknetBody(nn.Module):
 
 
 class DarknetDetector(Detector):
-    """A detector built from a cfg with [yolo] sections.
+    """A detector built from a cfg with [yolo] or [region] sections.
 
-    (B, 3, H, W) RGB in [0, 1] -> one raw tensor (B, A, H_l, W_l, 5 + C) per [yolo] section, sorted by stride; sections
-    of equal stride are in the order of the cfg. A section that uses fewer anchors than the others is padded with
-    anchors without objects.
+    (B, 3, H, W) RGB in [0, 1] -> one raw tensor (B, A, H_l, W_l, 5 + C) per section of these types, sorted by stride;
+    sections of equal stride are in the order of the cfg. A section that uses fewer anchors than the others is padded
+    with anchors without objects.
     """
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
         self.cfg = cfg
         graph = build_graph(cfg, bn_eps=bn_eps)
-        heads = [layer for layer in graph.layers if layer.section.section_type == "yolo"]
+        heads = [layer for layer in graph.layers if layer.section.section_type in HEAD_SECTIONS]
         if not heads:
-            raise cfg.net.error("the layers have no [yolo]; expected a detector")
+            raise cfg.net.error("the layers have no [yolo] or [region]; expected a detector")
         strides = {layer.index: _stride(layer.section, graph.size_hw, layer.shape.size_hw) for layer in heads}
         heads.sort(key=lambda layer: strides[layer.index])
         self.body = DarknetBody(graph, tuple(layer.index for layer in heads))
         sections = [layer.section for layer in heads]
-        self._anchors = Anchors(_head_config(sections), tuple(sorted(strides.values())))
+        level_strides = tuple(sorted(strides.values()))
+        self._anchors = Anchors(head_config(sections, level_strides), level_strides)
         self._num_classes = cfg.num_classes
         missing = [self._anchors.wh.shape[1] - len(anchor_mask(section)) for section in sections]
         self.padding = nn.ModuleList(
@@ -88,7 +88,7 @@ class DarknetDetector(Detector):
 
     @property
     def anchors(self) -> Anchors:
-        """Anchors, strides and decoding parameters of the [yolo] sections."""
+        """Anchors, strides and decoding parameters of the heads."""
         return self._anchors
 
     @property
@@ -119,7 +119,7 @@ class DarknetDetector(Detector):
 
 
 class DarknetClassifier(Classifier):
-    """A classifier built from a cfg without [yolo] sections: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
+    """A classifier built from a cfg without [yolo] and [region]: (B, 3, H, W) RGB in [0, 1] -> (B, C) logits."""
 
     def __init__(self, cfg: Cfg, *, bn_eps: float = 1e-5):
         super().__init__()
@@ -127,7 +127,7 @@ class DarknetClassifier(Classifier):
         graph = build_graph(cfg, bn_eps=bn_eps)
         last = graph.layers[-1]
         if cfg.heads:
-            raise cfg.net.error("the layers have a [yolo]; expected a classifier")
+            raise cfg.net.error(f"the layers have a [{cfg.heads[0].section_type}]; expected a classifier")
         if last.shape.size_hw != (1, 1):
             raise last.section.error(
                 f"the output of the network is {last.shape}; expected a [yolo], or one cell as in a classifier"
@@ -169,41 +169,9 @@ def _build_graph_at(cfg: Cfg, size_hw: tuple[int, int]) -> Graph:
     return graph
 
 
-def _stride(yolo: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
-    """Return the stride of a [yolo] in input pixels. Raise ConfigError if it differs between height and width."""
+def _stride(head: CfgSection, size_hw: tuple[int, int], cells_hw: tuple[int, int]) -> int:
+    """Return the stride of a head in input pixels. Raise ConfigError if it differs between height and width."""
     (height, width), (rows, columns) = size_hw, cells_hw
     if height % rows or width % columns or height // rows != width // columns:
-        raise yolo.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
+        raise head.error(f"{rows}x{columns} cells for {height}x{width} pixels; expected square cells of whole pixels")
     return height // rows
-
-
-def _head_config(sections: list[CfgSection]) -> YoloHeadConfig:
-    """Build the head config from the [yolo] sections."""
-    levels, scales = [], []
-    square = bool(sections[0].get_int("new_coords", 0))
-    for section in sections:
-        if bool(section.get_int("new_coords", 0)) != square:
-            raise section.error("expected the same in all [yolo] sections", "new_coords")
-        scale = section.get_float("scale_x_y", 1.0)
-        if not 1 <= scale <= 2:
-            raise section.error(f"expected a number from 1 to 2, found {scale:g}", "scale_x_y")
-        scales.append(scale)
-        levels.append(_used_anchors(section))
-    count = max(map(len, levels))
-    levels = [level + (NO_ANCHOR,) * (count - len(level)) for level in levels]
-    return YoloHeadConfig(
-        anchors=tuple(levels), scale_x_y=tuple(scales), wh_decoding="square" if square else "exponential"
-    )  # fmt: skip
-
-
-def _used_anchors(section: CfgSection) -> tuple[tuple[float, float], ...]:
-    """Return (width, height) in input pixels of the anchors that a [yolo] uses."""
-    total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
-    if len(sides) < 2 * total:
-        raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")
-    if min(sides[: 2 * total]) <= 0:
-        raise section.error("expected widths and heights above 0", "anchors")
-    mask = anchor_mask(section)
-    if not all(0 <= i < total for i in mask):
-        raise section.error(f"expected numbers from 0 to {total - 1}, found {', '.join(map(str, mask))}", "mask")
-    return tuple((sides[2 * i], sides[2 * i + 1]) for i in mask)

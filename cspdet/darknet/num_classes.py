@@ -6,19 +6,20 @@ from dataclasses import replace
 
 from cspdet.darknet.cfg import Cfg, CfgSection, anchor_mask, parse_cfg
 from cspdet.darknet.graph import build_graph
+from cspdet.darknet.schema import HEAD_SECTIONS
 
 NUM_OUTPUTS_KEYS = {"convolutional": "filters", "connected": "output"}  # the key with the number of outputs of a layer
 
 
 def with_num_classes(cfg: Cfg, num_classes: int) -> Cfg:
-    """Return a detector cfg with another number of classes, set in each [yolo] and in the convolution before it.
+    """Return a detector cfg with another number of classes, set in each head and in the convolution before it.
 
     Raises:
-        ConfigError: A [yolo] does not directly follow a [convolutional].
+        ConfigError: A [yolo] or [region] does not directly follow a [convolutional].
     """
     layers = list(cfg.layers)
     for i, section in enumerate(cfg.layers):
-        if section.section_type != "yolo" or section.get_int("classes", 20) == num_classes:
+        if section.section_type not in HEAD_SECTIONS or section.get_int("classes", 20) == num_classes:
             continue
         if i == 0 or layers[i - 1].section_type != "convolutional":
             raise section.error("expected a [convolutional] before it, whose filters depend on the number of classes")

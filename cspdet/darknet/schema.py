@@ -24,6 +24,7 @@ class SectionSchema:
 
 
 OFF_VALUES = ("0", "0.0")
+HEAD_SECTIONS = ("yolo", "region")  # output levels of a detector; [region] is that of YOLOv2
 
 # Darknet reads these in every layer. `dontload` and `dontloadscales` exclude values from the .weights file.
 _COMMON_IGNORED_KEYS = (
@@ -80,6 +81,12 @@ SECTION_SCHEMAS: dict[str, SectionSchema] = {
         obj_normalizer cls_normalizer uc_normalizer delta_normalizer iou_loss iou_thresh_kind beta_nms beta1 nms_kind
         jitter resize focal_loss ignore_thresh truth_thresh iou_thresh random track_history_size sim_thresh
         dets_for_track dets_for_show track_ciou_norm embedding_layer map""",
+    ),
+    "region": _schema(
+        "classes num anchors softmax tree",
+        """max jitter rescore classfix bias_match thresh random focal_loss object_scale noobject_scale class_scale
+        coord_scale mask_scale map""",
+        coords=("4",), background=OFF_VALUES, absolute=("1",), log=OFF_VALUES, sqrt=OFF_VALUES,
     ),
 }  # fmt: skip
 

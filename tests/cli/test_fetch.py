@@ -74,6 +74,12 @@ def test_a_fetched_model_has_the_protocol_of_its_accuracy_and_is_loaded_by_name(
     assert "mine-1.0" in capsys.readouterr().out
 
 
+def test_a_fetched_model_resizes_images_as_its_cfg_says(zoo, tmp_path):
+    (tmp_path / "x.cfg").write_text(TINY.replace("[net]", "[net]\nletter_box=1"))
+    assert main(["fetch", "mine-1.0", "--file", "x.cfg"]) == 0
+    assert cspdet.load("mine-1.0").config.input.resize == "letterbox"
+
+
 def test_only_fetch_reaches_the_network(zoo, capsys):
     assert main(["detect", "mine-1.0", "street.png"]) == 2
     assert "mine-1.0: this model is not downloaded; `cspdet fetch mine-1.0` downloads it" in capsys.readouterr().err

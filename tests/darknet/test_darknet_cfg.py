@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from darknet_data import CFGS, NET, RICH, TINY, conv, network, yolo
+from darknet_data import CFGS, NET, RICH, TINY, conv, network, region, yolo
 
 from cspdet.darknet.cfg import parse_cfg, read_cfg
 from cspdet.darknet.graph import build_graph
@@ -74,7 +74,7 @@ MISTAKES = {
     "absurd filters": (NET + conv(10**9), "filters: expected an integer from 1 to 1048576"),
     "absurd side": (NET.replace("=64", "=999999") + conv(4), "expected an integer from 1 to 8192, found 999999"),
     "absurd weights": (NET + conv(2**14, 3) + conv(2**14, 3), "weights; expected at most 536,870,912"),
-    "absurd maps": (NET.replace("=64", "=8192") + conv(64), "values; expected at most 134,217,728"),
+    "absurd maps": (NET.replace("=64", "=8192") + conv(64), "values; expected at most 268,435,456"),
     "forward": (
         NET + "[route]\nlayers=1\n" + conv(4),
         "x.cfg:8: [route] layers: 1 is layer 1 relative to layer 0; expected none",
@@ -111,6 +111,13 @@ MISTAKES = {
         "anchors: expected widths and heights above 0",
     ),
     "classes": (NET + HEAD + BACK + conv(8) + yolo("0", classes=3), "classes: expected 2 as in"),
+    "region taken": (NET + conv(16, act="linear") + region() + conv(4), "reads layer 1, a [region], whose output"),
+    "tree": (NET + conv(16, act="linear") + region("tree=9k.tree"), "[region] tree: is not supported: classes in a h"),
+    "softmax of a region": (
+        NET + conv(16, act="linear") + region().replace("softmax=1", ""),
+        "[region] expected softmax=1: without softmax, versions of Darknet compute different scores",
+    ),
+    "coords": (NET + conv(16) + region().replace("coords=4", "coords=14"), "coords=14 is not supported; only coords=4"),
     "yolo taken": (NET + HEAD + conv(4), "reads layer 1, a [yolo]"),
     "scale_x_y": (NET + conv(7) + yolo("0", "scale_x_y=3"), "scale_x_y: expected a number from 1 to 2, found 3"),
     "new_coords": (

@@ -28,8 +28,16 @@ def test_the_planned_size_is_that_of_the_published_file(name):
     assert 4 * num_values + HEADER_BYTES == entry.weights.bytes
 
 
+def test_the_backbone_of_yolov3_has_the_size_of_its_weights():
+    with SkipInit(), torch.device("meta"):
+        recipe = load_recipe(get_released("yolov3").path)
+        layers = layers_in_file_order(build_network(recipe, 80, "yolov3", pretrained=False))
+    num_values = sum(layer.num_elements for layer in layers if layer.name.startswith("backbone"))
+    assert 4 * num_values + HEADER_BYTES == CATALOGUE["darknet53.conv.74"].weights.bytes
+
+
 def test_every_model_says_where_it_comes_from_and_what_it_is():
-    assert len(OF_CONFIGS) == 3
+    assert len(OF_CONFIGS) == 4
     assert len(CATALOGUE) == 25
     for name, entry in CATALOGUE.items():
         assert entry.source.startswith("https://")
