@@ -171,7 +171,7 @@ def confusion_section(analysis: Analysis) -> ReportSection:
     pairs = (_confused_pairs_table(analysis.confused_pairs),) if analysis.confused_pairs else ()
     lead = (
         f"Every box and every detection with a score of at least {confusion.threshold:.3f} is counted once. They match "
-        f"at an IoU of at least {confusion.iou:g}. Percentages are fractions of the row."
+        f"at an IoU of at least {confusion.iou:g}. Colors and percentages are fractions of the row."
     )
     return ReportSection("confusion", "Confusion", lead, (matrix, *pairs))
 
