@@ -5,6 +5,8 @@ from __future__ import annotations
 from cspdet.analysis.findings import ErrorCost
 from cspdet.analysis.structures import Analysis, Comparison, Difference
 from cspdet.errors import truncate_list
+from cspdet.io.names import count
+from cspdet.io.tables import Table
 
 MAX_NAMED_CLASSES = 10
 
@@ -18,9 +20,9 @@ ERROR_DESCRIPTIONS = {
 }
 
 
-def full_summary(analysis: Analysis) -> list[str]:
-    """Return the lines that `analyze` prints about a run."""
-    lines = [*_first_lines(analysis), "", *_error_cost_lines(analysis)]
+def full_summary(analysis: Analysis) -> list[str | Table]:
+    """Return the lines and the table that `analyze` prints about a run."""
+    lines: list[str | Table] = [*_first_lines(analysis), "", *_error_cost_lines(analysis)]
     if analysis.confused_pairs:
         lines += ["", "most confused:"]
         lines += [
@@ -85,21 +87,26 @@ def _metrics_line(analysis: Analysis) -> str:
 def _counts_line(analysis: Analysis) -> str:
     errors = analysis.errors
     return (
-        f"{analysis.images} images, {analysis.num_gt} boxes ({errors.detected} detected at IoU {errors.iou:g}), "
-        f"{analysis.detections} detections ({errors.correct} correct), {analysis.evaluator}"
+        f"{count(analysis.images, 'image')}, {count(analysis.num_gt, 'box')} ({errors.detected:,} detected at IoU "
+        f"{errors.iou:g}), {count(analysis.detections, 'detection')} ({errors.correct:,} correct), {analysis.evaluator}"
     )
 
 
-def _error_cost_lines(analysis: Analysis) -> list[str]:
-    iou = ap_name(analysis.iou)
-    lines = [
-        f"cost of each error type in {iou} ({_format_value(analysis.errors.ap)}):",
-        "   cost   count  above threshold",
+def _error_cost_lines(analysis: Analysis) -> list[str | Table]:
+    rows = [
+        [
+            one.error_type,
+            ERROR_DESCRIPTIONS[one.error_type],
+            _format_value(one.ap_cost),
+            f"{one.count:,}",
+            f"{one.kept:,}",
+        ]
+        for one in _sorted_by_cost(analysis)
     ]
-    for one in _sorted_by_cost(analysis):
-        label = f"{one.error_type}: {ERROR_DESCRIPTIONS[one.error_type]}"
-        lines.append(f"{_format_value(one.ap_cost)} {one.count:7} {one.kept:16}  {label}")
-    return lines
+    return [
+        f"cost of each error type in {ap_name(analysis.iou)} ({_format_value(analysis.errors.ap)}):",
+        Table(("error type", "meaning", "cost", "count", "above threshold"), rows, num_text=2),
+    ]
 
 
 def _sorted_by_cost(analysis: Analysis) -> list[ErrorCost]:
@@ -121,8 +128,9 @@ def _threshold_line(analysis: Analysis) -> str:
 
 def _label_issues_line(analysis: Analysis) -> str:
     missing, wrong, there = analysis.label_issues.totals
-    return f"possible label issues: {missing} missing boxes, {wrong} wrong classes, {there} spurious boxes"
+    counts = (count(missing, "missing box"), count(wrong, "wrong class"), count(there, "spurious box"))
+    return f"possible label issues: {', '.join(counts)}"
 
 
 def _format_value(value: float | None) -> str:
-    return "    --" if value is None else f"{value:.4f}"
+    return "--" if value is None else f"{value:.4f}"

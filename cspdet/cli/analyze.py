@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from cspdet.analysis.config import AnalysisConfig
 from cspdet.cli.arguments import SPLITS, add_import_argument, print_lines
 from cspdet.errors import ConfigError, DataError, check_all, did_you_mean
+from cspdet.io.tables import Table
 
 if TYPE_CHECKING:
     from cspdet.workflows.analyze import AnalysisReport
@@ -142,11 +143,11 @@ def _results_file(word: str) -> Path:
     return path
 
 
-def _text(report: AnalysisReport) -> list[str]:
-    """Return the lines of the summaries: one summary per run, then the comparison of the runs."""
+def _text(report: AnalysisReport) -> list[str | Table]:
+    """Return the lines and tables of the summaries: one summary per run, then the comparison of the runs."""
     from cspdet.analysis.summary import comparison_summary, full_summary
 
-    lines: list[str] = []
+    lines: list[str | Table] = []
     if not any(analysis.num_gt for analysis in report.analyses):
         lines += [
             f"{report.annotations}: no ground-truth boxes: every detection is a false positive, there is no AP",

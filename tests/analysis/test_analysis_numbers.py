@@ -18,6 +18,7 @@ from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.structures import as_json
 from cspdet.analysis.summary import full_summary, short_summary
 from cspdet.analysis.thresholds import best_operating_point, operating_point_at, threshold_curves
+from cspdet.io.tables import Table
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -291,8 +292,9 @@ def test_summaries_name_the_costliest_error_first():
     results = [found("disc", box(0), 0.9), found("bar", box(100), 0.8), found("bar", box(200), 0.7)]
     analysis = analyze_results(made_set(gt_boxes), results, name="mine")
     lines = full_summary(analysis)
-    assert lines[0].startswith("mine: AP ")
-    error_types = [line.split()[3].rstrip(":") for line in lines if line[:6].replace(".", "").isdigit()]
+    assert str(lines[0]).startswith("mine: AP ")
+    (table,) = [line for line in lines if isinstance(line, Table)]
+    error_types = [row[0] for row in table.rows]
     costs = {one.error_type: one.ap_cost for one in analysis.errors.costs}
     assert error_types[0] == "classification"
     assert [costs[kind] for kind in error_types] == sorted(costs.values(), reverse=True)
@@ -307,4 +309,6 @@ def test_classes_that_are_never_detected_are_named_on_top():
     analysis = analyze_results(made_set(gt_boxes), results, name="mine")
     assert full_summary(analysis)[2] == short_summary(analysis)[2] == "never detected at IoU 0.5: bar (2 boxes)"
     found_all = [*results, found("bar", box(100), 0.1)]
-    assert "never detected" not in "\n".join(full_summary(analyze_results(made_set(gt_boxes), found_all, name="a")))
+    assert "never detected" not in "\n".join(
+        map(str, full_summary(analyze_results(made_set(gt_boxes), found_all, name="a")))
+    )
