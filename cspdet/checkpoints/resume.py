@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cspdet.checkpoints.building import build_network, with_num_classes
+from cspdet.checkpoints.finetune import finetune_recipe
 from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.recipes import recipe_from_checkpoint
@@ -44,6 +45,8 @@ def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | N
             f"{options.output}: already contains a run; resume it with cspdet {command} --resume {options.output}, "
             "or choose another --output"
         )
+    if options.config.suffix == ".pt":
+        return finetune_recipe(options, options.config), None
     return load_recipe(options.config, options.overrides, task=options.task), None
 
 

@@ -3,6 +3,7 @@
   cspdet train configs/csppelee_efm_sam.yaml data=mine.yaml train.epochs=50
   cspdet train configs/classification/csppeleenet.yaml data=imagenet
   cspdet train --resume runs/csppelee_efm_sam
+  cspdet train runs/csppelee_efm_sam/best.pt data=other.yaml       # fine-tuning, by the recipe train/finetune.yaml
 
 Override config values with key.path=value, or a whole section with a file: train=configs/train/paper.yaml
 """
@@ -13,7 +14,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspdet.cli.arguments import MODEL_SUFFIXES, add_device_argument, add_model_options, check_weights
+from cspdet.cli.arguments import (
+    CONFIG_SUFFIXES,
+    EXPORTED_SUFFIXES,
+    add_device_argument,
+    add_model_options,
+    check_model,
+    check_weights,
+    model_path,
+)
+from cspdet.config.released import released_configs
 from cspdet.errors import ConfigError, check_all
 
 if TYPE_CHECKING:
@@ -37,7 +47,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, model_type: str) -> None:
         parser: The parser of the command.
         model_type: detector, classifier or model: the type of the model in the help text.
     """
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=f"a {model_type}'s config file")
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG",
+        help=f"a {model_type}'s config file, or a trained {model_type} to train further",
+    )  # fmt: skip
     parser.add_argument(
         "--output",
         type=Path,
@@ -77,6 +90,21 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
     return run_training(options).exit_code
 
 
+def _resolve_config(config: Path) -> Path:
+    """Return the path of a CONFIG argument; for a model to train further, the path of its checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, or the named model is not downloaded.
+        ConfigError: It is an exported file.
+    """
+    if config.suffix in CONFIG_SUFFIXES or config.as_posix() in released_configs():
+        return config
+    if config.suffix in EXPORTED_SUFFIXES:
+        raise ConfigError(f"{config}: expected a CONFIG (.yaml) or a checkpoint (.pt), found an exported file")
+    check_model(config)
+    return model_path(str(config))
+
+
 def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     """Check the arguments, and the config, overrides and data of a new run, before torch is imported.
 
@@ -87,11 +115,9 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
         raise ConfigError(f"--stop-after: expected 1 or more, found {args.stop_after}")
     if args.config is None or args.resume is not None:
         return
-    if args.config.suffix in MODEL_SUFFIXES and args.config.suffix != ".cfg":
-        raise ConfigError(
-            f"{args.config}: expected a CONFIG (.yaml), found a model; `--weights {args.config}` starts from its "
-            "weights, `--resume DIR` continues a run"
-        )
+    args.config = _resolve_config(args.config)
+    if args.config.suffix == ".pt":
+        return  # its config can be read with torch only
     from cspdet.datasets.descriptor import load_dataset_config
     from cspdet.recipe import load_recipe
 

@@ -30,6 +30,13 @@ class OptimizerConfig(ConfigModel):
         ge=0,
         description="Weight decay of convolution and linear weights; biases and normalization have none.",
     )
+    backbone_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate of the backbone; of a Darknet network, of all layers but the "
+        "prediction layers. For weights that are already trained.",
+    )
     clip_norm: float | None = Field(
         10.0, gt=0, description="Maximum L2 norm of the gradient of all weights; null: no clipping."
     )
@@ -103,6 +110,11 @@ class TrainerConfig(LoaderConfig):
     multi_scale: MultiScaleConfig | None = Field(None, description="Random input sizes; null: a fixed size.")
     freeze: tuple[str, ...] = Field(
         (), description="Modules whose weights and batch-norm statistics are frozen, by name: [backbone]."
+    )
+    keep_classes: tuple[str, ...] = Field(
+        (),
+        description="Classes whose outputs are not trained, by name, nor are those for boxes and objectness; to add "
+        "classes to a trained model. With all other layers in `freeze`, these outputs stay bit-identical.",
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many evaluations without an improvement; null: never."

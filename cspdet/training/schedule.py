@@ -57,17 +57,25 @@ def random_input_size(
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
-    """Build SGD with two parameter groups: convolution and linear weights with weight decay, all others without."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    """Build SGD. Its parameter groups have the entry `lr_factor`, the factor of the scheduled learning rate.
+
+    Convolution and linear weights have weight decay, all other parameters have none. With a `backbone_rate` below 1,
+    the parameters of the backbone have groups of their own.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    backbone = _backbone_modules(model) if config.backbone_rate < 1 else set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                weight = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
-                (decayed if weight else free).append(parameter)
+                is_weight = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
+                factor = config.backbone_rate if module in backbone else 1.0
+                groups.setdefault((factor, is_weight), []).append(parameter)
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return torch.optim.SGD(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}],
+        [
+            {"params": params, "weight_decay": config.weight_decay if is_weight else 0.0, "lr_factor": factor}
+            for (factor, is_weight), params in groups.items()
+        ],
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
@@ -75,3 +83,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.SG
         foreach=not on_cpu,
         fused=on_cpu,
     )
+
+
+def _backbone_modules(model: nn.Module) -> set[nn.Module]:
+    """Return the modules of the backbone; without a module `backbone`, all modules but the class layers."""
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, nn.Module):
+        return set(backbone.modules())
+    return set(model.modules()) - {layer.module for layer in getattr(model, "class_layers", ())}

@@ -17,6 +17,7 @@ from cspdet.errors import CheckpointError, ConfigError, did_you_mean
 from cspdet.io.checkpoint import Checkpoint
 from cspdet.training.config import TrainerConfig
 from cspdet.training.ema import EMA
+from cspdet.training.kept_outputs import KeptOutputs
 from cspdet.training.schedule import build_optimizer
 from cspdet.training.tasks.base import ModelT
 
@@ -38,9 +39,17 @@ class TrainProgress:
 class TrainingState(Generic[ModelT]):
     """State of a training run: network, EMA, optimizer, gradient scaler and progress."""
 
-    def __init__(self, model: ModelT, config: TrainerConfig, device: torch.device, precision: Precision):
+    def __init__(
+        self,
+        model: ModelT,
+        config: TrainerConfig,
+        device: torch.device,
+        precision: Precision,
+        class_names: Sequence[str] = (),
+    ):
         self.model = cast(ModelT, model.to(device).to(memory_format=torch.channels_last))
         self._frozen = freeze(self.model, config.freeze)
+        self._kept = KeptOutputs(self.model, class_names, config.keep_classes) if config.keep_classes else None
         self.ema = EMA(self.model, config.ema.decay, config.ema.window_fraction) if config.ema else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -56,6 +65,17 @@ class TrainingState(Generic[ModelT]):
         self.model.train()
         for part in self._frozen:
             part.eval()
+
+    def mask_gradients(self) -> None:
+        """Set the gradients of the outputs in `keep_classes` to 0, before they are clipped."""
+        if self._kept is not None:
+            self._kept.mask_gradients()
+
+    def step(self) -> None:
+        """Do an optimizer step, unless the gradient scaler skips it."""
+        self.scaler.step(self.optimizer)
+        if self._kept is not None:
+            self._kept.restore()
 
     @torch.no_grad()
     def reset_nonfinite_bn_stats(self) -> None:
@@ -110,10 +130,11 @@ class TrainingState(Generic[ModelT]):
         if self.ema is not None:
             self.ema.model.load_state_dict(ema_weights)
             self.ema.updates = state["ema_updates"]
-        device_flags = [{flag: group[flag] for flag in ("foreach", "fused")} for group in self.optimizer.param_groups]
+        kept_keys = ("foreach", "fused", "lr_factor")  # of this device and this version, not those of the saved run
+        kept = [{key: group[key] for key in kept_keys} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, flag in zip(self.optimizer.param_groups, device_flags, strict=True):
-            group.update(flag)  # keep the flags of the current device, which can differ from that of the saved run
+        for group, values in zip(self.optimizer.param_groups, kept, strict=True):
+            group.update(values)
         self.scaler.load_state_dict(state["scaler"])
         self.progress = TrainProgress(**state["progress"])
 

@@ -71,7 +71,7 @@ class Trainer(Generic[ModelT, BatchT]):
         self.task, self.run_dir, self.device, self.context = task, run_dir, device, context or DistributedContext()
         self.config = config
         self.precision = resolve_precision(self.config.precision, device)
-        self.state = TrainingState(model, self.config, device, self.precision)
+        self.state = TrainingState(model, self.config, device, self.precision, run_dir.categories.names)
         self.is_distributed = self.context.world_size > 1
         if self.is_distributed and self.config.sync_batch_norm:
             convert_sync_batchnorm(self.state.model)  # not the EMA model, which is only evaluated
@@ -190,13 +190,14 @@ class Trainer(Generic[ModelT, BatchT]):
         """Do one optimizer step and EMA update if all accumulated gradients are finite."""
         state, progress = self.state, self.state.progress
         for group in state.optimizer.param_groups:
-            group["lr"] = self._learning_rate(progress.step)
+            group["lr"] = self._learning_rate(progress.step) * group["lr_factor"]
         state.scaler.unscale_(state.optimizer)
+        state.mask_gradients()
         longest = self.config.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), longest if longest else math.inf, foreach=True)
         finite = self._sync_losses_and_norm(norm, stop)
         if finite or state.scaler.is_enabled():  # the scaler itself skips a non-finite step and lowers its scale
-            state.scaler.step(state.optimizer)
+            state.step()
         state.scaler.update()
         state.optimizer.zero_grad()
         if state.ema is not None and finite:

@@ -36,6 +36,7 @@ def run_training(options: TrainOptions) -> TrainingRun:
     Raises:
         UserError: The config, data, weights or folder is missing or invalid.
     """
+    from cspdet.checkpoints.finetune import use_model_as_config
     from cspdet.checkpoints.resume import load_recipe_or_resume
     from cspdet.training.cpu_threads import cpu_threads, resolve_cpu_threads
     from cspdet.training.distributed.context import init_distributed, is_main_process
@@ -43,7 +44,7 @@ def run_training(options: TrainOptions) -> TrainingRun:
     from cspdet.training.run.run_lock import RunLock
 
     options.validate()
-    options = options.resume_after_restart()
+    options = use_model_as_config(options.resume_after_restart())
     with RunLock(active=is_main_process()) as lock:
         lock_run_dir(options, lock)
         recipe, checkpoint = load_recipe_or_resume(options)

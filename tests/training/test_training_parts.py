@@ -234,6 +234,29 @@ def test_parts_that_cannot_be_frozen_are_reported():
         state_of(freeze=("backbone", "head"))
 
 
+def test_the_backbone_learns_at_its_own_rate():
+    groups = state_of(optimizer={"backbone_rate": 0.1}).optimizer.param_groups
+    by_factor = {1.0: 0, 0.1: 0}
+    for group in groups:
+        by_factor[group["lr_factor"]] += sum(parameter.numel() for parameter in group["params"])
+    parts = TwoParts()
+    assert by_factor == {
+        1.0: sum(p.numel() for p in parts.head.parameters()),
+        0.1: sum(p.numel() for p in parts.backbone.parameters()),
+    }
+    assert [g["weight_decay"] for g in groups] == [0.0005, 0.0, 0.0005, 0.0]
+    assert [g["lr_factor"] for g in state_of().optimizer.param_groups] == [1.0, 1.0]
+
+
+def test_a_run_of_an_earlier_version_without_rate_factors_is_resumed():
+    state = state_of()
+    saved = state.state_dict()
+    for group in saved["optimizer"]["param_groups"]:
+        del group["lr_factor"]
+    state.load_state_dict(saved, saved["model"])
+    assert [group["lr_factor"] for group in state.optimizer.param_groups] == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("ema", [True, False])
 def test_spoiled_statistics_become_those_of_the_average_again(ema):
     state = state_of() if ema else state_of(ema=None)
