@@ -12,7 +12,7 @@ import numpy as np
 # Costs of the main positions; the cost of hiding a whole box is 1.
 PREFERENCE = 0.02  # of each further position
 MOVED = 0.1  # of a position that has to be moved into the image
-MAX_NEARBY = 64  # beside more labels than these, only the main positions of a box are tried
+MAX_NEARBY = 32  # beside more labels than these, only the main positions of a box are tried
 
 
 def place_labels(
@@ -65,9 +65,13 @@ class _Layout:
             self._count += 1
 
     def _choose(self, box: np.ndarray, size: np.ndarray, positions: np.ndarray, costs: np.ndarray) -> np.ndarray:
-        shared = _shared_areas(positions, size, self._rectangles[: self._count])
-        covered = shared[:, self.num_boxes :].sum(axis=1)
-        hidden = shared[:, : self.num_boxes] @ self.pixel_fractions
+        low, high = positions.min(axis=0), positions.max(axis=0) + size
+        known = self._rectangles[: self._count]
+        near = np.flatnonzero(((known[:, :2] < high) & (known[:, 2:] > low)).all(axis=1))
+        num_boxes = int(np.searchsorted(near, self.num_boxes))
+        shared = _shared_areas(positions, size, known[near])
+        covered = shared[:, num_boxes:].sum(axis=1)
+        hidden = shared[:, :num_boxes] @ self.pixel_fractions[near[:num_boxes]]
         best = positions[np.lexsort((hidden + costs, covered))[0]]
         return best if covered.min() == 0 else _search_sides(best, box, size, self.image_wh, self.labels)
 

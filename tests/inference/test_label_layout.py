@@ -41,7 +41,7 @@ def positions_at_sides(box, size):
         yield from ((x, y) for x in (x2, x1 - width) if 0 <= x <= WIDTH - width)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layouts(max_count=25))
 def test_labels_are_inside_the_image_and_touch_their_boxes(layout):
     boxes, sizes = layout
@@ -51,7 +51,7 @@ def test_labels_are_inside_the_image_and_touch_their_boxes(layout):
     assert ((corners <= boxes[:, 2:]) & (corners + sizes >= boxes[:, :2])).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layouts())
 def test_a_label_covers_earlier_ones_only_if_no_position_at_its_box_is_free(layout):
     boxes, sizes = layout
@@ -67,7 +67,7 @@ def test_a_label_covers_earlier_ones_only_if_no_position_at_its_box_is_free(layo
             assert best > 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(layouts(max_count=4), st.integers(10, 60))
 def test_occupied_rectangles_are_avoided(layout, side):
     boxes, sizes = layout
@@ -101,3 +101,9 @@ def test_a_label_does_not_hide_a_small_box():
     boxes = np.array([[30, 40, 80, 80], [32, 30, 42, 38]])  # the second box is where the first label would be
     corner = place_labels(boxes[[1, 0]], np.array([[1, 1], [30, 10]]), (WIDTH, HEIGHT))[1]
     assert shared((*corner, *(corner + (30, 10))), boxes[1]) == 0
+
+
+def test_more_labels_than_fit_stay_inside_the_image():
+    corners = place_labels(np.array([[40, 30, 80, 60]] * 80), np.array([[30, 10]] * 80), (WIDTH, HEIGHT))
+    assert (corners >= 0).all()
+    assert (corners + (30, 10) <= (WIDTH, HEIGHT)).all()
