@@ -25,6 +25,7 @@ from cspdet.recipe import load_recipe
 OUTPUT = Path(__file__).parents[2] / "docs/images/demo.jpg"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FRAME = 320  # side of a detection image in the result, in pixels; two rows of two
+LINE_WIDTH = 2  # of boxes, in image pixels
 PAGE_WIDTH = 1000  # width of the browser window, in CSS pixels
 QUALITY = 85  # JPEG
 
@@ -65,7 +66,10 @@ def main() -> None:
         results = select_images(args.run, args.min_score)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    frames = [cv2.resize(result.plot(), (FRAME, FRAME), interpolation=cv2.INTER_AREA) for result in results]
+    frames = [
+        cv2.resize(result.plot(line_width=LINE_WIDTH), (FRAME, FRAME), interpolation=cv2.INTER_AREA)
+        for result in results
+    ]
     detections = np.vstack([np.hstack(frames[:2]), np.hstack(frames[2:])])
     image = np.hstack([detections, render_page(args.page, len(detections))])
     cv2.imwrite(str(OUTPUT), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
