@@ -41,7 +41,7 @@ def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
             width = step * 10.0**power
             first, last = math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9)
             if last - first + 1 <= max_ticks:
-                return [round(i * width, 12) for i in range(first, last + 1)]
+                return [float(f"{i * width:.12g}") for i in range(first, last + 1)]
     raise AssertionError("a step of ten times the span leaves a single tick")
 
 
