@@ -1,7 +1,7 @@
 """Measure how well the anchors of a config fit the boxes of a dataset, and compute better anchors with k-means.
 
-  cspdet anchors data/shapes/shapes.yaml --config configs/csppelee_efm.yaml
-  cspdet anchors data/shapes/shapes.yaml --config configs/csppelee_efm.yaml --size 608 --seed 1
+  cspdet anchors data/shapes/shapes.yaml --config csppelee_efm
+  cspdet anchors data/shapes/shapes.yaml --config csppelee_efm --size 608 --seed 1
 
 Boxes are scaled to the input size and compared with the anchors by the IoU of widths and heights, as in training.
 Training assigns each box to its best anchor, even if the IoU is low, and to every anchor with an IoU above

@@ -1,8 +1,8 @@
 """Compare speed and memory of models on this machine.
 
-  cspdet benchmark configs/csppelee_efm_sam.yaml --backend torch,onnxruntime,openvino
+  cspdet benchmark csppelee_efm_sam --backend torch,onnxruntime,openvino
   cspdet benchmark runs/a/best.pt --size 416x416 --threads 2 --repeat 50 --plot speed.png
-  cspdet benchmark configs/classification/darknet53.yaml torchvision:resnet101 torchvision:resnet152
+  cspdet benchmark classification/darknet53 torchvision:resnet101 torchvision:resnet152
 
 Each row runs in its own process, and the passes of all rows are interleaved, so that ratios between rows are reliable
 even if the speed of the machine changes. `forward` is the time from a batch in memory to raw outputs; `end to end` is

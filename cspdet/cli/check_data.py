@@ -2,7 +2,7 @@
 
   cspdet check-data data/shapes/shapes.yaml
   cspdet check-data data/shapes/shapes.yaml --report               # also writes runs/check-data/index.html
-  cspdet check-data data/shapes/shapes.yaml --report data.html --config configs/csppelee_efm_sam.yaml
+  cspdet check-data data/shapes/shapes.yaml --report data.html --config csppelee_efm_sam
 
 The page shows errors and notes, histograms of the classes, sizes, shapes and positions of the boxes, near-duplicates
 within and across the splits, samples of each class, and with --config boxes and anchors at the network's input size.

@@ -1,7 +1,7 @@
 """Top-1 and top-5 accuracy of a classifier on an image folder: DIR/val/CLASS/*, or the list DIR/val.txt.
 
   cspdet eval-classifier runs/csppeleenet/best.pt --data imagenet
-  cspdet eval-classifier configs/classification/cspresnet50.yaml --weights csresnet50.weights --data imagenet --crop 1
+  cspdet eval-classifier classification/cspresnet50 --weights csresnet50.weights --data imagenet --crop 1
 
 The short side of each image is resized, and the center is cropped to the input size. For an input of 256 and the
 default --crop 0.887, the short side is resized to 288 pixels, and 256x256 pixels are cropped. Classes of data and model

@@ -1,7 +1,7 @@
 """Convert Darknet weights to a checkpoint, given their cfg or the config (.yaml) of the same network.
 
   cspdet import-darknet yolov4-tiny.cfg yolov4-tiny.weights --output yolov4-tiny.pt --names coco.names
-  cspdet import-darknet configs/cspresnext50_panet_spp.yaml csresnext50-panet-spp_final.weights --output csp.pt
+  cspdet import-darknet cspresnext50_panet_spp csresnext50-panet-spp_final.weights --output csp.pt
 
 Every command accepts the checkpoint as MODEL. The number of values in the weights file must equal the number of weights
 of the network.

@@ -1,8 +1,8 @@
 """Parameters, BFLOPs, memory traffic and strides of networks, compared with published values.
 
-  cspdet info configs/csppelee_efm.yaml configs/csppelee_efm_sam.yaml configs/classification/csppeleenet.yaml
+  cspdet info csppelee_efm csppelee_efm_sam classification/csppeleenet
   cspdet info runs/csppelee_efm_sam/best.pt --size 608x608 --layers
-  cspdet info configs/pelee_yolov3.yaml configs/csppelee_efm.yaml --layers --plot layers.png
+  cspdet info pelee_yolov3 csppelee_efm --layers --plot layers.png
 
 BFLOPs are counted as Darknet does: 2 per multiply-add of convolutions and linear layers, and window size times outputs
 for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, defined in the

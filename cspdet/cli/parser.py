@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from cspdet.cli.synonyms import SYNONYMS, CommandWords
 from cspdet.errors import ConfigError
+from cspdet.io.terminal import wrap_line
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # Commands whose computations use the threads of torch, NumPy or an engine; `benchmark` has its own --threads.
@@ -58,14 +59,28 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps the paragraphs of a description at the width of the terminal; indented lines, the examples, stay."""
+    """Fits the paragraphs and the examples of a description to the width of the terminal."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = [
-            part if re.search(r"^( |cspdet )", part, re.MULTILINE) else textwrap.fill(part, width)
-            for part in text.split("\n\n")
-        ]
-        return textwrap.indent("\n\n".join(paragraphs), indent)
+        lines: list[str] = []
+        for part in text.split("\n\n"):
+            if re.search(r"^( |cspdet )", part, re.MULTILINE):
+                lines += [line for example in part.split("\n") for line in _fit_example(example, width)]
+            else:
+                lines += textwrap.wrap(part, width)
+            lines.append("")
+        return textwrap.indent("\n".join(lines[:-1]), indent)
+
+
+def _fit_example(line: str, width: int) -> list[str]:
+    """Return the lines of an example that fit `width`: the comment first, then the command, which can be pasted."""
+    if len(line) <= width:
+        return [line]
+    command, mark, comment = line.partition(" # ")
+    if mark:
+        return [*wrap_line(f"  # {comment.strip()}", width, "  # "), *_fit_example(command.rstrip(), width)]
+    *parts, last = wrap_line(command, width - 2, "      ")
+    return [*(f"{part} \\" for part in parts), last]
 
 
 def build_parser(command: str, module: Any) -> Parser:

@@ -1,7 +1,7 @@
 """Train a detector or a classifier.
 
-  cspdet train configs/csppelee_efm_sam.yaml data=mine.yaml train.epochs=50
-  cspdet train configs/classification/csppeleenet.yaml data=imagenet
+  cspdet train csppelee_efm_sam data=mine.yaml train.epochs=50
+  cspdet train classification/csppeleenet data=imagenet
   cspdet train --resume runs/csppelee_efm_sam
   cspdet train runs/csppelee_efm_sam/best.pt data=other.yaml       # fine-tuning, by the recipe train/finetune.yaml
 

@@ -1,7 +1,7 @@
 """Train a backbone as a classifier, on an image folder with train/CLASS/* and val/CLASS/*, or train.txt and val.txt.
 
-  cspdet train-classifier configs/classification/csppeleenet.yaml --data imagenet
-  cspdet train-classifier configs/classification/cspresnet50.yaml --data mine input.size=128 train.epochs=50
+  cspdet train-classifier classification/csppeleenet --data imagenet
+  cspdet train-classifier classification/cspresnet50 --data mine input.size=128 train.epochs=50
   cspdet train-classifier --resume runs/csppeleenet
 
 Override config values with key.path=value, or a section with a file: train=configs/train/classifier_paper.yaml
