@@ -83,6 +83,16 @@ def test_the_page_shows_every_drawing_and_there_is_no_other():
     assert sorted(DRAWINGS) == sorted(re.findall(r"\(\.\./images/([\w.]+)\)", PAGE))
 
 
+@pytest.mark.parametrize("name", [*(f"images/{name}" for name in DRAWINGS), "packages.svg"])
+def test_every_color_has_a_dark_one(name):
+    style, drawing = (ROOT / "docs" / name).read_text(encoding="utf-8").split("</style>")
+    used = set(re.findall(r'(?:fill|stroke)="#\w+"', drawing))
+    assert len(used) >= 4
+    assert used <= set(re.findall(r"\[((?:fill|stroke)=\"#\w+\")\]", style))
+    texts = re.findall(r"<text [^>]*>", drawing)
+    assert [text for text in texts if "fill=" not in text] == []
+
+
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_boxes_lie_on_the_page_and_not_on_each_other(name):
     root = ElementTree.fromstring((ROOT / "docs/images" / name).read_text(encoding="utf-8"))

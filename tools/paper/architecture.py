@@ -19,6 +19,17 @@ PAGE = ROOT / "docs/explanation/architecture.md"
 FILES_HEADING = "## Files\n"
 CORE = {"models", "datasets", "training", "inference", "evaluation", "checkpoints"}
 ENTRY_POINTS = {"__init__", "__main__"}
+# Colors, and their colors for readers with a dark color scheme.
+DARK_COLORS = {
+    "#ffffff": "#14181d",
+    "#f6f8fa": "#1e242a",
+    "#ddf4ff": "#12365c",
+    "#57606a": "#9aa5b0",
+    "#24292f": "#e6e9ec",
+}
+DARK_RULES = "".join(
+    f'[{name}="{light}"]{{{name}:{dark}}}' for light, dark in DARK_COLORS.items() for name in ("fill", "stroke")
+)
 BOX_WIDTH, BOX_HEIGHT, GAP, ROW_HEIGHT, MARGIN = 104, 30, 22, 78, 16
 
 Graph = dict[str, set[str]]
@@ -91,6 +102,7 @@ def draw(graph: Graph) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         ' font-family="sans-serif" font-size="13" text-anchor="middle">',
         "<title>Dependencies between the packages of cspdet</title>",
+        f"<style>@media (prefers-color-scheme: dark){{{DARK_RULES}}}</style>",
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#57606a"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
@@ -101,7 +113,7 @@ def draw(graph: Graph) -> str:
         lines.append(
             f'<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="{color}"'
             ' stroke="#57606a"/>'
-            f'<text x="{x + BOX_WIDTH / 2:g}" y="{y + 19.5:g}">{part}</text>'
+            f'<text x="{x + BOX_WIDTH / 2:g}" y="{y + 19.5:g}" fill="#24292f">{part}</text>'
         )
     return "\n".join([*lines, "</svg>"]) + "\n"
 

@@ -8,6 +8,20 @@ from typing import NamedTuple
 FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
 TEXT_COLOR, MUTED_COLOR = "#24292f", "#57606a"
 LINE_HEIGHT = 14
+# Colors of the drawings, and their colors for readers with a dark color scheme.
+DARK_COLORS = {
+    "#ffffff": "#14181d", "#f6f8fa": "#1e242a", "#eaeef2": "#2a313a", "#ddf4ff": "#12365c", "#ffd8b5": "#5a3210",
+    "#d2f4d3": "#144a22", "#e9d8fd": "#43306b", "#ffb77c": "#8a4b12", "#fff1e5": "#3a2a1c", "#ffc1ba": "#6e2a25",
+    "#bc4c00": "#f0883e", "#0969da": "#58a6ff", "#1a7f37": "#56d364", "#57606a": "#9aa5b0", "#24292f": "#e6e9ec",
+}  # fmt: skip
+
+
+def dark_style() -> str:
+    """Return the style element with the dark colors."""
+    rules = "".join(
+        f'[{name}="{light}"]{{{name}:{dark}}}' for light, dark in DARK_COLORS.items() for name in ("fill", "stroke")
+    )
+    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
 
 
 class SvgRect(NamedTuple):
@@ -35,6 +49,7 @@ class SvgCanvas:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
             f' font-family="{FONT}">',
             f"<title>{escape(title)}</title>",
+            dark_style(),
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         ]
 
