@@ -208,10 +208,10 @@ def test_a_run_leaves_what_the_documentation_says(straight, data):
     document = json.loads((straight / "metrics.json").read_text())
     assert document["top1"] == max(line["top1"] for line in lines)
     assert list(document["per_class"]) == ["blue", "green", "red"]
-    # 15 pictures in batches of 6: the first six at 192 pixels, in two columns, over a strip of words
+    # 15 pictures in batches of 6: the first six at 192 pixels, in three columns, over a strip of words
     height, width = cv2.imread(str(straight / "train_batch.jpg")).shape[:2]
-    assert width == 2 * 192 + GUTTER
-    assert height > 3 * 192
+    assert width == 3 * 192 + 2 * GUTTER
+    assert height > 2 * 192
 
 
 @pytest.mark.e2e
