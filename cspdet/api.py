@@ -101,8 +101,8 @@ def train(
         task: The expected task; None accepts both.
 
     Returns:
-        The run folder and the exit code. The folder contains best.pt, last.pt and metrics.jsonl. The exit code is 0 for
-        a complete run, 130 after Ctrl-C and 143 after SIGTERM. A stopped run is saved and can be resumed.
+        The run folder and the exit code. The folder contains best.pt, last.pt, metrics.jsonl and report.html. The exit
+        code is 0 for a complete run, 130 after Ctrl-C and 143 after SIGTERM. A stopped run is saved and can be resumed.
 
     Raises:
         UserError: The config, data, weights or folder cannot be used.

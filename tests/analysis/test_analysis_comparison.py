@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from analysis_data import CLASSES, box, found, made_set, truth
 
-from cspdet.analysis.comparison import compare, sign_test_p_value
+from cspdet.analysis.comparison import compare, sign_test_p_value, with_changed_images
 from cspdet.analysis.matched_run import match_results
 from cspdet.analysis.summary import comparison_summary
 from cspdet.errors import DataError
@@ -54,6 +54,28 @@ def test_a_clearly_worse_run_is_significant():
     assert (disc.name, disc.num_gt, disc.difference) == ("disc", 40, pytest.approx(ap.difference))
     assert disc.low == pytest.approx(ap.low)
     assert (bar.num_gt, bar.difference, bar.low) == (0, None, None)
+
+
+def test_changed_images_are_those_with_other_errors():
+    """Image 1 loses its disc, image 2 gains one; in image 3 both find the disc with other scores."""
+    images = (1, 2, 3)
+    coco = made_set([truth("disc", box(0), image_id) for image_id in images], images=images)
+    before = [found("disc", box(0), 0.9, 1), found("disc", box(0), 0.8, 3)]
+    after = [found("disc", box(0), 0.9, 2), found("disc", box(0), 0.6, 3), found("bar", box(100), 0.7, 1)]
+    runs = [match_results(coco, results) for results in (before, after)]
+    comparison = with_changed_images(compare(runs, ["a", "b"], resamples=2), runs, (0.5, 0.5), 9)
+    changed = comparison.against_first[0].changed_images
+    # one missed box and a wrong detection of .7 more in image 1, one missed box less in image 2
+    assert [(one.before.image_id, one.before.error_score, one.after.error_score) for one in changed] == [
+        (1, 0.0, pytest.approx(1.7)),
+        (2, 1.0, 0.0),
+    ]
+    assert [one.after.annotations[0].score for one in changed] == [None, 0.9]
+    (one,) = with_changed_images(comparison, runs, (0.5, 0.5), 1).against_first[0].changed_images
+    assert one.before.image_id == 1
+    # at a threshold of .7 the other run misses the disc of image 3, too
+    higher = with_changed_images(comparison, runs, (0.5, 0.7), 9).against_first[0].changed_images
+    assert [one.before.image_id for one in higher] == [1, 2, 3]
 
 
 def test_one_image_more_of_forty_is_no_difference():

@@ -54,6 +54,31 @@ def test_the_parts_of_an_analysis_agree_with_the_evaluator(seed):
     assert len(short_summary(analysis)) <= 8
 
 
+@settings(max_examples=15)
+@given(SEEDS)
+def test_counts_by_threshold_are_those_of_the_other_parts(seed):
+    gt_boxes, results = random_case(seed)
+    analysis = analyze_results(made_set(gt_boxes), results, name="made")
+    counts, errors, names = (
+        analysis.threshold_counts,
+        analysis.errors,
+        [one.error_type for one in analysis.errors.costs],
+    )
+    assert (np.diff(counts.threshold) > 0).all()
+    assert all((np.diff(rows) <= 0).all() for rows in counts.counts.values())
+    lowest = {name: int(rows[:, 0].sum()) for name, rows in counts.counts.items()}  # at 0, below every score
+    assert [lowest[name] for name in names[:-1]] == [one.count for one in errors.costs[:-1]]
+    assert (lowest["correct"], lowest["ignored"]) == (errors.correct, errors.ignored)
+    at = int(np.searchsorted(counts.threshold, analysis.threshold))
+    assert counts.threshold[at] == analysis.threshold
+    kept = {name: rows[:, at] for name, rows in counts.counts.items()}
+    assert [int(kept[name].sum()) for name in names[:-1]] == [one.kept for one in errors.costs[:-1]]
+    assert kept["correct"].tolist() == [one.at_threshold.correct for one in analysis.classes]
+    grid = np.searchsorted(counts.threshold, analysis.thresholds.threshold)
+    recall = counts.counts["correct"][:, grid].sum(axis=0) / max(counts.num_gt.sum(), 1)
+    assert recall == pytest.approx(analysis.thresholds.recall)
+
+
 def test_nothing_found_and_nothing_to_find():
     for gt_boxes, results in (([truth("disc", box(0))], []), ([], [found("disc", box(0), 0.5)]), ([], [])):
         analysis = analyze_results(made_set(gt_boxes), results, name="empty")

@@ -118,7 +118,10 @@ def test_workers_and_a_stop_within_an_epoch_change_nothing(shapes, straight, tmp
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
     assert "resume with: cspdet train --resume" in said
+    assert said.splitlines()[-1].endswith(f"report: {folder / 'report.html'}")
+    assert "The run was stopped before its end." in (folder / "report.html").read_text()
     assert train("--resume", folder, "train.workers=0") == 0
+    assert "The run was stopped" not in (folder / "report.html").read_text()
     assert PROOF.compare_runs(folder, straight) == []
 
 
