@@ -25,6 +25,7 @@ from cspdet.inference.engines.exported import is_exported
 from cspdet.inference.engines.factory import build_engine, build_network_engine
 from cspdet.inference.metadata import ModelMetadata, build_metadata
 from cspdet.inference.predictor import Predictor
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.profile import profile
 from cspdet.recipe import infer_task
@@ -97,7 +98,7 @@ def _is_classifier_model(spec: BenchmarkSpec) -> bool:
     path = Path(spec.model)
     if path.suffix in (".yaml", ".yml"):
         return path.is_file() and infer_task(path) == "classification"
-    return path.suffix == ".pt" and path.is_file() and load_model(path).task == "classification"
+    return path.suffix in CHECKPOINT_SUFFIXES and path.is_file() and load_model(path).task == "classification"
 
 
 def _with_size(spec: BenchmarkSpec) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cspdet.checkpoints.darknet_import import import_darknet
@@ -11,6 +12,7 @@ from cspdet.config.released import get_released
 from cspdet.darknet.names import read_names
 from cspdet.errors import UserError
 from cspdet.io.checkpoint import save_checkpoint
+from cspdet.io.model_info import ModelInfo, clean_text
 from cspdet.zoo.cache import model_path
 from cspdet.zoo.catalogue import ZooEntry, get_entry
 from cspdet.zoo.download import download_files, lock_model, record_new_hashes
@@ -62,4 +64,5 @@ def _write_checkpoint(name: str, entry: ZooEntry, folder: Path, path: Path) -> N
         imported = import_darknet(cfg, folder / entry.weights.name, names=names, overrides=overrides)
     except UserError as error:
         raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from None
-    save_checkpoint(path, imported.to_checkpoint())
+    facts = ModelInfo(name=name, license=clean_text(entry.license), source=clean_text(entry.source))
+    save_checkpoint(path, replace(imported.to_checkpoint(), info=facts.made_now()))

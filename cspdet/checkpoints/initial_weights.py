@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cspdet.checkpoints.class_matching import ClassMatch, match_class_outputs
 from cspdet.checkpoints.load_report import TransferReport
-from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights
+from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights, names_checkpoint
 from cspdet.errors import CheckpointError
 from cspdet.io.checkpoint import check_finite, load_checkpoint
 from cspdet.zoo.cache import resolve_model
@@ -32,7 +32,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path, class_names: Seq
         CheckpointError, ConfigError: The file is missing or corrupt, or no entry matches.
     """
     weights = resolve_model(weights)
-    if weights.suffix != ".pt":
+    if not names_checkpoint(weights):
         return load_backbone_weights(model, weights, backbone_only=False)
     checkpoint = load_checkpoint(weights)
     if has_backbone(model) and is_darknet_classifier(checkpoint):

@@ -14,15 +14,18 @@ from cspdet.checkpoints.pretrained import DARKNET_FILE
 from cspdet.checkpoints.recipes import recipe_from_checkpoint
 from cspdet.darknet.names import categories_from_count
 from cspdet.darknet.weight_order import layers_in_file_order
-from cspdet.darknet.weights import read_weights
+from cspdet.darknet.weights import SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.inference.config import AUTO
 from cspdet.inference.engines.exported import is_exported, read_exported_metadata
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 from cspdet.models.bundle import ModelBundle, check_task
 from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import Categories, TaskName
 from cspdet.zoo.cache import find_entry, resolve_model
+
+HUB_STEM = "model"  # files of this name are named by their metadata
 
 log = logging.getLogger("cspdet")
 
@@ -38,8 +41,9 @@ def load_model(
     """Load a detector or a classifier, in evaluation mode on the CPU.
 
     Args:
-        source: A checkpoint (`.pt`), the folder of a run, the name of a downloaded model of `cspdet zoo`, a config
-            (`.yaml`), the name of a released config, a Darknet cfg (`.cfg`), or an exported file.
+        source: A checkpoint (`.pt`, `.safetensors`), the folder of a run, the name of a downloaded model (of `cspdet
+            zoo`, or `hf:user/name`), a config (`.yaml`), the name of a released config, a Darknet cfg (`.cfg`), or an
+            exported file.
         weights: Trained weights for a config or cfg: a checkpoint or a Darknet `.weights` file. None: random weights,
             drawn with seed `train.seed`.
         overrides: `key.path=value` for a config, or for the config in a checkpoint if the network does not change.
@@ -59,7 +63,7 @@ def load_model(
         return _load_exported(path, weights, overrides, task, backend)
     if path.suffix == ".cfg":
         return _load_cfg(path, weights, overrides, task)
-    if path.suffix in (".yaml", ".yml") or (path.suffix != ".pt" and not path.is_file()):
+    if path.suffix in (".yaml", ".yml") or (path.suffix not in CHECKPOINT_SUFFIXES and not path.is_file()):
         recipe = load_recipe(path, overrides, task=task)
         return _bundle_from_recipe(recipe, weights, str(path), path.stem)
     if weights is not None and path.is_file():
@@ -67,7 +71,8 @@ def load_model(
     checkpoint = load_checkpoint(path)
     check_task(task or checkpoint.task, checkpoint.task, str(path))
     recipe = _apply_overrides(recipe_from_checkpoint(checkpoint, str(path)), overrides)
-    return _bundle_from_checkpoint(recipe, checkpoint, str(path), path.stem)
+    name = checkpoint.info.name if path.stem == HUB_STEM else None
+    return _bundle_from_checkpoint(recipe, checkpoint, str(path), name or path.stem)
 
 
 def _load_exported(
@@ -123,10 +128,12 @@ def _bundle_from_recipe(
 
 def _bundle_from_checkpoint(recipe: Recipe, checkpoint: Checkpoint, source: str, name: str) -> ModelBundle:
     source = checkpoint.describe(source)
-    network = build_network(recipe, len(checkpoint.categories), source, pretrained=False)
+    with SkipInit():  # all weights are in the checkpoint
+        network = build_network(recipe, len(checkpoint.categories), source, pretrained=False)
     load_weights(network, checkpoint.weights, source)
     return ModelBundle(
-        recipe.task, network.eval(), recipe, checkpoint.categories, name, program=checkpoint.program
+        recipe.task, network.eval(), recipe, checkpoint.categories, name, program=checkpoint.program,
+        info=checkpoint.info,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Initial weights of a backbone, from a checkpoint, a Darknet classifier, or timm.
 
-x.pt                      a checkpoint of a classifier or detector with the same backbone
+x.pt, x.safetensors       a checkpoint of a classifier or detector with the same backbone
 x.weights, x.conv.N       a Darknet file whose first layers are the layers of the backbone, in the order of its cfg
 timm:NAME                 weights of timm, for a timm backbone with this name; a weights tag is optional
 x.safetensors             a file of timm's weights, for a timm backbone of this architecture
@@ -25,6 +25,7 @@ from cspdet.darknet.weight_order import layers_in_file_order
 from cspdet.darknet.weights import LayerWeights, SkipInit, read_weights
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint, load_weights
+from cspdet.io.safetensors_file import is_checkpoint
 from cspdet.io.text import open_file
 from cspdet.models.backbones.timm_backbone import TimmBackbone
 from cspdet.models.base_config import TIMM_PREFIX
@@ -43,8 +44,8 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
 
     Args:
         model: A network with a backbone.
-        weights: A checkpoint (`.pt`), a Darknet `.weights` or `.conv.N` file, a `.safetensors` file of timm, or
-            timm:NAME.
+        weights: A checkpoint (`.pt`, `.safetensors`), a Darknet `.weights` or `.conv.N` file, a `.safetensors` file of
+            timm, or timm:NAME.
         backbone_only: If False, layers of neck and head in a Darknet file of the same detector are loaded too.
 
     Returns:
@@ -61,7 +62,7 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
         )
     if name.startswith(TIMM_PREFIX):
         values = _from_timm(model, name)
-    elif Path(name).suffix == ".pt":
+    elif names_checkpoint(Path(name)):
         values = _from_checkpoint(model, load_checkpoint(name), name)
     elif Path(name).suffix == ".safetensors":
         values = _from_timm(model, name, file=Path(name))
@@ -69,8 +70,8 @@ def load_backbone_weights(model: nn.Module, weights: str | Path, *, backbone_onl
         values = _from_darknet(model, Path(name), backbone_only=backbone_only)
     else:
         raise CheckpointError(
-            f"{name}: expected a checkpoint (.pt), Darknet's .weights or .conv.N, timm's .safetensors, or "
-            f"{TIMM_PREFIX}NAME"
+            f"{name}: expected a checkpoint (.pt, .safetensors), Darknet's .weights or .conv.N, timm's "
+            f".safetensors, or {TIMM_PREFIX}NAME"
         )
     model.load_state_dict(values, strict=False)
     report = TransferReport.compare(model, values, name)
@@ -84,6 +85,15 @@ def source_name(weights: str | Path) -> str:
     The config loader resolves `timm:NAME` as if it were a relative path; the folder is removed here.
     """
     return Path(weights).name if Path(weights).name.startswith(TIMM_PREFIX) else str(weights)
+
+
+def names_checkpoint(path: Path) -> bool:
+    """Return whether a file is a checkpoint: `.pt`, or `.safetensors` with metadata of cspdet.
+
+    Raises:
+        CheckpointError: A `.safetensors` file is missing or damaged.
+    """
+    return path.suffix == ".pt" or (path.suffix == ".safetensors" and is_checkpoint(path))
 
 
 def has_backbone(model: nn.Module) -> bool:

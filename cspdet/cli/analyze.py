@@ -136,7 +136,7 @@ def _results_file(word: str) -> Path:
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{path}: no such run folder or results file{did_you_mean(path.name, siblings)}")
-    if path.suffix in (".pt", ".onnx", ".weights"):
+    if path.suffix in (".pt", ".safetensors", ".onnx", ".weights"):
         raise DataError(
             f"{path}: a model, not detections; run `cspdet eval {path}` and analyze the folder that it writes"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cspdet.errors import CheckpointError, ConfigError, did_you_mean
-from cspdet.io.folders import run_checkpoint
+from cspdet.io.folders import CHECKPOINT_SUFFIXES, run_checkpoint
 from cspdet.io.tables import Table, format_lines
 
 MAX_INPUT_SIDE = 8192  # pixels
@@ -17,7 +17,7 @@ SPLITS = ("train", "val", "test")
 CONFIG_SUFFIXES = (".yaml", ".yml")
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".torchscript", ".ts")
 WEIGHT_SUFFIXES = (".pt", ".weights", ".safetensors", ".cfg")
-MODEL_SUFFIXES = (".pt", *EXPORTED_SUFFIXES, ".cfg")
+MODEL_SUFFIXES = (*CHECKPOINT_SUFFIXES, *EXPORTED_SUFFIXES, ".cfg")
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:

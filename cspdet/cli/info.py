@@ -1,6 +1,7 @@
-"""Parameters, BFLOPs, memory traffic and strides of networks, compared with published values.
+"""Parameters, BFLOPs, memory traffic and strides of networks, with published values and metadata of checkpoints.
 
   cspdet info csppelee_efm csppelee_efm_sam classification/csppeleenet
+  cspdet info runs/csppelee_efm_sam/best.pt            # with classes, data, metrics, license and versions
   cspdet info runs/csppelee_efm_sam/best.pt --size 608x608 --layers
   cspdet info pelee_yolov3 csppelee_efm --layers --plot layers.png
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspdet.cli.arguments import add_model_options, check_model, model_path, parse_image_size, print_lines
+from cspdet.cli.metadata_table import metadata_table
 from cspdet.errors import check_all
 from cspdet.io.names import distinct_names
 from cspdet.io.tables import Table
@@ -95,6 +97,7 @@ def _row(model: ModelProfile) -> InfoRow:
         "largest_layer_bflops": cost.largest_layer_bflops,
         "strides": list(model.strides),
         "program": model.program,
+        "metadata": model.metadata,
         "published": published and _published_to_json(published, cost),
     }
 
@@ -164,13 +167,12 @@ def _table(profiles: list[ModelProfile]) -> Table:
     return Table(columns, rows)
 
 
-def _notes(profiles: list[ModelProfile]) -> list[str]:
-    """Return the lines below the table: the program that wrote a checkpoint, and the published values of a network."""
-    lines = []
+def _notes(profiles: list[ModelProfile]) -> list[str | Table]:
+    """Return the blocks below the table: the metadata of a checkpoint, and the published values of a network."""
+    lines: list[str | Table] = []
     for model in profiles:
-        found, published = [], _published(model)
-        if model.program is not None:
-            found.append(f"  written by {model.program}")
+        found: list[str | Table] = [] if model.metadata is None else [metadata_table(model.metadata)]
+        published = _published(model)
         if published is not None:
             found += _published_lines(published, model.cost)
         lines += ["", model.name, *found] if found else []

@@ -27,6 +27,7 @@ EXPORT_FORMATS = Registry(
         "openvino": "cspdet.exporters.openvino:OpenVinoFormat",
         "torchscript": "cspdet.exporters.torchscript:TorchScriptFormat",
         "darknet": "cspdet.exporters.darknet:DarknetFormat",
+        "safetensors": "cspdet.exporters.safetensors:SafetensorsFormat",
     },
 )
 

@@ -1,37 +1,37 @@
 """Checkpoint files: weights, config and classes as plain types and tensors, loaded with `weights_only=True`.
 
 Format `cspdet 2` is a dict with the keys `format`, `program` (the version that wrote the file), `task` (detection or
-classification), `config` (all values of the recipe), `class_names`, `category_ids`, `weights` (the EMA weights, if EMA
-is used) and `training` (the training state, for resuming). Format `cspdet 1` can also be read; see
+classification), `config` (all values of the recipe), `class_names`, `category_ids`, `info` (facts about the weights),
+`weights` (the EMA weights, if EMA is used) and `training` (the training state, for resuming). A `.safetensors` file has
+the same content without `training`; see `cspdet.io.safetensors_file`. Format `cspdet 1` can also be read; see
 `cspdet.io.checkpoint_v1`.
 """
 
 from __future__ import annotations
 
-import pickle
 import reprlib
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cspdet import __version__
 from cspdet.errors import CheckpointError, truncate_list
-from cspdet.io.atomic import atomic_write
 from cspdet.io.checkpoint_v1 import FORMAT_1, upgrade_content
-from cspdet.io.integrity import check_integrity
+from cspdet.io.model_info import ModelInfo, parse_info
+from cspdet.io.safetensors_file import FORMAT, read_content, write_content
+from cspdet.io.torch_file import read_torch_file, write_torch_file
 from cspdet.structures import Categories
 
-FORMAT = "cspdet 2"
 TASKS = ("detection", "classification")
 PROGRAM = f"cspdet {__version__}"
 WEIGHT_DTYPES = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
+BACKBONE_HINT = "; weights of timm are read as --weights of a network with a timm backbone"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Checkpoint:
         weights: The state dict for inference, float32 on the CPU: the EMA weights if EMA is used.
         training: The training state for resuming, as returned by `TrainingState.state_dict`; None in `best.pt`.
         program: Name and version of the program that wrote the file.
+        info: Facts about the weights, such as data, metrics and license.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
     program: str = PROGRAM
+    info: ModelInfo = field(default_factory=ModelInfo)
 
     def describe(self, path: str) -> str:
         """Return `path`. If another program or version wrote the file, append the name of this program."""
@@ -60,55 +62,40 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically. If writing fails, for example on a full disk, the previous file is kept.
+    """Write a checkpoint (`.pt`) atomically. If writing fails, for example on a full disk, the previous file is kept.
 
     Raises:
         UserError: The file cannot be written.
     """
-    content = {
+    write_torch_file(path, _to_content(checkpoint))
+
+
+def save_safetensors(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
+    """Write a checkpoint as a `.safetensors` file, without its training state.
+
+    Args:
+        path: The file; it is written atomically.
+        checkpoint: The content.
+        half: Whether weights are stored in fp16.
+
+    Raises:
+        UserError: The file cannot be written, or a weight is too large for fp16.
+    """
+    write_content(Path(path), _to_content(checkpoint), half=half)
+
+
+def _to_content(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "program": checkpoint.program,
         "task": checkpoint.task,
         "config": checkpoint.config,
         "class_names": list(checkpoint.categories.names),
         "category_ids": list(checkpoint.categories.category_ids),
+        "info": checkpoint.info.to_json(),
         "weights": checkpoint.weights,
         "training": checkpoint.training,
     }
-    with atomic_write(path) as tmp_path, tmp_path.open("wb") as file:
-        sink = _ErrorRecordingFile(file)
-        try:
-            torch.save(content, cast(BinaryIO, sink))
-        except RuntimeError as error:
-            raise _root_cause(error) from None
-        if sink.error is not None:
-            raise sink.error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the original error, such as Ctrl-C or a crash of a loader process, that torch replaced by a file error."""
-    while "inline_container" in str(error) and error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
-class _ErrorRecordingFile:
-    """File wrapper that stores the first disk error. torch.save replaces this error by an error without the cause."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            if self.error is None:
-                self.file.write(data)
-        except OSError as error:
-            self.error = error
-        return len(data)
-
-    def flush(self) -> None:
-        pass
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
@@ -132,7 +119,8 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
             raise TypeError(f"weights: {reprlib.repr(name)}: expected a dense tensor of numbers")
     program = _printable(content.get("program", "an unknown program"))
-    return Checkpoint(task, dict(config), Categories(tuple(names), tuple(ids)), dict(weights), training, program)
+    info = parse_info(content.get("info", {}))
+    return Checkpoint(task, dict(config), Categories(tuple(names), tuple(ids)), dict(weights), training, program, info)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -145,7 +133,7 @@ def _printable(program: object) -> str:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a checkpoint that `cspdet train` wrote, onto the CPU.
+    """Load a checkpoint onto the CPU: a `.pt` file of `cspdet train`, or a `.safetensors` file of `cspdet export`.
 
     The config keeps the key names of the version that wrote the file; `recipe_from_checkpoint` renames the keys.
 
@@ -153,12 +141,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: The file is missing, corrupt, written by another program, or would run code when loaded.
     """
     path = Path(path)
-    content = _read(path)
+    is_safetensors = path.suffix == ".safetensors"
+    content = read_content(path) if is_safetensors else read_torch_file(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if not isinstance(content, dict) or found not in (FORMAT, FORMAT_1):
         raise CheckpointError(
             f"{path}: not a checkpoint of cspdet: expected format {FORMAT!r}, found {reprlib.repr(found)}"
             + (newer_version_hint(found, content.get("program")) if isinstance(content, dict) else "")
+            + (BACKBONE_HINT if is_safetensors and not str(found).startswith("cspdet") else "")
         )
     try:
         return _from_content(upgrade_content(content) if found == FORMAT_1 else content)
@@ -171,25 +161,6 @@ def newer_version_hint(found: object, program: object) -> str:
     if not isinstance(found, str) or not found.startswith("cspdet ") or program is None:
         return ""
     return f"; it was written by {_printable(program)}, this is {PROGRAM}: install a newer cspdet"
-
-
-def _read(path: Path) -> Any:
-    """Read the content of a checkpoint file, a zip archive of tensors and plain values."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
-    if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened
-        raise CheckpointError(f"{path}: not a checkpoint, or corrupt (not a zip archive)")
-    check_integrity(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: contains more than tensors and plain values, so loading it could run code; not loaded "
-            f"({str(error).splitlines()[0][:120]})"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a checkpoint, or corrupt ({reason})") from None
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from cspdet.errors import UserError
 
+CHECKPOINT_SUFFIXES = (".pt", ".safetensors")
+
 
 def run_checkpoint(path: str | Path) -> Path:
     """Return `best.pt` of a run folder, or `last.pt` if there is no `best.pt`. Other paths are returned unchanged."""

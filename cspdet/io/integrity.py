@@ -3,6 +3,7 @@
 Checkpoints and TorchScript files are zip archives, which store a CRC-32 of each entry. torch does not verify the
 CRC-32. ONNX and OpenVINO have no checksum, so `cspdet export` stores one in the metadata of the file: the SHA-256 of
 the file with zeros in place of the checksum. For OpenVINO, the SHA-256 covers the .xml file followed by the .bin file.
+`cspdet.io.safetensors_file` stores and checks such a checksum too.
 """
 
 from __future__ import annotations
@@ -85,9 +86,15 @@ def _find_checksum(path: Path, data: bytes) -> int | None:
 
 
 def _compute_checksum(path: Path, data: bytes, position: int) -> bytes:
+    others = (path.with_suffix(".bin").read_bytes(),) if path.suffix == ".xml" else ()
+    return digest_without(data, position, *others).encode()
+
+
+def digest_without(data: bytes | bytearray, position: int, *others: bytes) -> str:
+    """Return the SHA-256 in hex digits of `data` and `others`, with zeros in place of the 64 bytes at `position`."""
     digest = hashlib.sha256(memoryview(data)[:position])
     digest.update(_ZEROS)
     digest.update(memoryview(data)[position + 64 :])
-    if path.suffix == ".xml":
-        digest.update(path.with_suffix(".bin").read_bytes())
-    return digest.hexdigest().encode()
+    for other in others:
+        digest.update(other)
+    return digest.hexdigest()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cspdet.config.input import InputConfig
 from cspdet.errors import CheckpointError, ConfigError
+from cspdet.io.model_info import ModelInfo
 from cspdet.models.classifier import Classifier
 from cspdet.models.detector import Detector
 from cspdet.structures import MODEL_TYPES, Categories, TaskName
@@ -47,6 +48,7 @@ class ModelBundle:
         metadata: Metadata of an exported file; None for a network.
         path: The exported file; None for a network.
         program: The program and version that wrote the checkpoint or exported file; None: there is no such file.
+        info: Facts about the weights of a checkpoint, such as data, metrics and license.
     """
 
     task: TaskName
@@ -57,6 +59,7 @@ class ModelBundle:
     metadata: ModelMetadata | None = None
     path: Path | None = None
     program: str | None = None
+    info: ModelInfo = field(default_factory=ModelInfo)
 
     @property
     def detector(self) -> Detector:
@@ -79,8 +82,8 @@ class ModelBundle:
         """
         if self.network is None:
             raise CheckpointError(
-                f"{self.path}: expected a checkpoint (.pt) or a config (.yaml), found an exported file, whose network "
-                "only an engine can run"
+                f"{self.path}: expected a checkpoint (.pt, .safetensors) or a config (.yaml), found an exported file, "
+                "whose network only an engine can run"
             )
         return self.network
 

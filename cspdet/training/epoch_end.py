@@ -113,7 +113,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
             return {}
         self.run_dir.save_image(self.task.val_image_name, result.visualization)
         if better:
-            self.run_dir.save_best(self.state)
+            self.run_dir.save_best(self.state, result.metrics)
             model_info = {"model": name, "size": list(self.task.input.size), "epoch": progress.epoch}
             self.run_dir.write_results({**result.full_metrics, **model_info}, result.results)
         return result.metrics

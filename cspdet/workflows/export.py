@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cspdet.checkpoints.loading import load_model
 from cspdet.exporters.base import ExportConfig, ExportResult, check_config, load_format
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 from cspdet.io.outputs import OutputFile, check_outputs
 
 
@@ -26,7 +27,7 @@ def export_model(
     export_format.check_options(config)
     check_config(config)
     path, suffix = Path(model), export_format.suffixes[0]
-    default = path.with_suffix(suffix) if path.suffix == ".pt" else Path(f"{path.stem}{suffix}")
+    default = path.with_suffix(suffix) if path.suffix in CHECKPOINT_SUFFIXES else Path(f"{path.stem}{suffix}")
     target = default if output is None else Path(output)
     first, *others = export_format.files(target)
     check_outputs([OutputFile(first, export_format.mark, tuple(others))], (model, weights))

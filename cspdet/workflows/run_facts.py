@@ -1,15 +1,20 @@
-"""Read the origin of detections from the files beside them: model, input size, config and date."""
+"""Facts about runs: of a training for its checkpoints, and of detections from the files beside them."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cspdet.config.read import read_yaml
 from cspdet.errors import ConfigError
 from cspdet.reports.facts import RunFacts, format_time
+
+if TYPE_CHECKING:
+    from cspdet.io.model_info import ModelInfo
+    from cspdet.recipe import Recipe
+    from cspdet.training.tasks.base import TrainingData
 
 
 def read_run_facts(results: Path) -> RunFacts:
@@ -30,6 +35,28 @@ def read_run_facts(results: Path) -> RunFacts:
         config=str(config_path) if config else "",
         date=format_time(datetime.fromtimestamp(results.stat().st_mtime)),
     )
+
+
+def training_info(run_dir: Path, recipe: Recipe, data: TrainingData[Any], weights: str | None) -> ModelInfo:
+    """Return the facts of a training that its checkpoints store.
+
+    Args:
+        run_dir: The run folder.
+        recipe: The recipe of the run.
+        data: The splits.
+        weights: Name or path of the initial weights; None: random.
+    """
+    from cspdet.io.model_info import ModelInfo, SplitFacts, clean_text
+
+    has_boxes = recipe.task == "detection"
+    splits = {
+        name: SplitFacts(images=len(split), boxes=len(split.box_xyxy) if has_boxes else None)
+        for name, split in (("train", data.train), ("val", data.val))
+        if split is not None
+    }
+    weights = None if weights is None else clean_text(Path(weights).name)
+    dataset = None if recipe.data is None else clean_text(recipe.data.name)
+    return ModelInfo(name=clean_text(run_dir.name), dataset=dataset, data=splits, initial_weights=weights)
 
 
 def _model_name(metrics: dict[str, Any]) -> str:

@@ -69,6 +69,7 @@ def _train(
     from cspdet.training.run.run_dir import RunDir
     from cspdet.training.tasks import TASKS
     from cspdet.training.trainer import Trainer
+    from cspdet.workflows.run_facts import training_info
     from cspdet.workflows.run_report import plot_run, report_run
 
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
@@ -86,11 +87,14 @@ def _train(
     recipe = _with_train(recipe, batch_size=batch_size)
     path = resolve_run_dir(options, context, lock)
 
+    weights = options.weights if checkpoint is None else checkpoint.info.initial_weights
     task = _build_task(task_type, recipe, path, data, options, context)
     least = min_images_per_process(recipe.train, recipe.input.size, max(network.strides))
     if least > 1:
         task.loader.require_images(least)
-    run_dir = RunDir(path, recipe.task, recipe_to_dict(recipe), data.categories)
+    run_dir = RunDir(
+        path, recipe.task, recipe_to_dict(recipe), data.categories, training_info(path, recipe, data, weights)
+    )
     if context.is_main_process:
         run_dir.start(dump_config(recipe), None if transfer_report is None else transfer_report.to_csv())
     trainer: Trainer[Any, Any] = Trainer(network, task, recipe.train, run_dir, options.device, context)

@@ -57,7 +57,7 @@ def test_info_gives_the_published_figures_beside_ours():
     assert csppeleenet["published"]["conv_weights_difference"] == pytest.approx(2_830_944 / 2.83e6 - 1)
     assert set(efm) == {
         "model", "size", "parameters", "conv_weights", "bflops", "memory_traffic", "largest_layer_bflops", "strides",
-        "program", "published",
+        "program", "metadata", "published",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from cspdet.cli.main import COMMAND_HELP
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {path.stem for path in (ROOT / "cspdet/cli").glob("[a-z]*.py")} - {
-    "main", "arguments", "detect_arguments", "eval_table", "parser", "synonyms",
+    "main", "arguments", "detect_arguments", "eval_table", "metadata_table", "parser", "synonyms",
 }  # fmt: skip
 TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 

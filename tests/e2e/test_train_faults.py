@@ -32,7 +32,8 @@ from faults_data import (
 from torch import Tensor
 
 from cspdet.datasets.synthetic.dataset import make_shapes
-from cspdet.io.checkpoint import _ErrorRecordingFile, load_checkpoint
+from cspdet.io.checkpoint import load_checkpoint
+from cspdet.io.torch_file import _ErrorRecordingFile
 from cspdet.models.detector import ComposedDetector
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes that it finds in /proc")

@@ -55,7 +55,7 @@ class TextFormat(GraphFormat):
 
 
 def test_every_format_has_an_entry_and_options_of_the_config():
-    assert EXPORT_FORMATS.names() == ("onnx", "openvino", "torchscript", "darknet")
+    assert EXPORT_FORMATS.names() == ("onnx", "openvino", "torchscript", "darknet", "safetensors")
     names = {field.name for field in fields(ExportConfig)} - {"size_hw"}
     for name in EXPORT_FORMATS.names():
         export_format = load_format(name)

@@ -13,6 +13,7 @@ from torch import nn
 
 from cspdet.io.atomic import write_bytes, write_text
 from cspdet.io.checkpoint import Checkpoint, save_checkpoint
+from cspdet.io.model_info import ModelInfo
 from cspdet.structures import Categories
 from cspdet.training.state import TrainingState
 from cspdet.training.tasks.base import ModelT
@@ -34,7 +35,7 @@ class RunDir:
     the run starts from pretrained weights. Loggers write `metrics.jsonl` and `tensorboard/`.
     """
 
-    def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories):
+    def __init__(self, path: Path, task: str, config: dict[str, Any], categories: Categories, info: ModelInfo):
         """Store the arguments; nothing is written yet.
 
         Args:
@@ -42,8 +43,9 @@ class RunDir:
             task: `detection` or `classification`.
             config: The recipe as a dict of JSON types, for the checkpoints.
             categories: Class names and ids.
+            info: Facts about the run, for the checkpoints.
         """
-        self.path, self.task, self.config, self.categories = path, task, config, categories
+        self.path, self.task, self.config, self.categories, self.info = path, task, config, categories, info
 
     def start(self, config_yaml: str, transfer_csv: str | None) -> None:
         """Write `config.yaml`, and `transfer.csv` if the run starts from pretrained weights."""
@@ -55,13 +57,24 @@ class RunDir:
         """Write `last.pt`: the complete training state, to resume from."""
         save_checkpoint(self.path / "last.pt", self._checkpoint(state, state.state_dict()))
 
-    def save_best(self, state: TrainingState[ModelT]) -> None:
-        """Write `best.pt`: the weights (EMA, if enabled) without training state, for evaluation and inference."""
-        save_checkpoint(self.path / "best.pt", self._checkpoint(state))
+    def save_best(self, state: TrainingState[ModelT], metrics: dict[str, float | None] | None = None) -> None:
+        """Write `best.pt`: the weights (EMA, if enabled) without training state, for evaluation and inference.
 
-    def _checkpoint(self, state: TrainingState[ModelT], training: dict[str, Any] | None = None) -> Checkpoint:
+        Args:
+            state: The training state.
+            metrics: Scalar metrics of the weights; None: they were not evaluated.
+        """
+        save_checkpoint(self.path / "best.pt", self._checkpoint(state, metrics=metrics))
+
+    def _checkpoint(
+        self,
+        state: TrainingState[ModelT],
+        training: dict[str, Any] | None = None,
+        metrics: dict[str, float | None] | None = None,
+    ) -> Checkpoint:
         weights = _cpu_float_weights(state.ema_or_model)
-        return Checkpoint(self.task, self.config, self.categories, weights, training)
+        info = self.info.made_now(state.progress.epoch, metrics)
+        return Checkpoint(self.task, self.config, self.categories, weights, training, info=info)
 
     def write_results(self, metrics: dict[str, Any], results: list[dict[str, Any]] | None) -> None:
         """Write `metrics.json` and, for a detector, `detections.json`, in the formats of `cspdet eval`.
