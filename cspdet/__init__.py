@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         load_classifier,
         load_detector,
         predict,
+        push_to_hub,
         train,
     )
     from cspdet.errors import UserError
@@ -43,7 +44,8 @@ __version__ = "0.1.0"  # pyproject.toml and the Makefile read this line
 
 _API_NAMES = (
     "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
-    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict", "train",
+    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict",
+    "push_to_hub", "train",
 )  # fmt: skip
 _LAZY_IMPORTS = {
     **dict.fromkeys(_API_NAMES, "cspdet.api"),
@@ -88,6 +90,7 @@ __all__ = [
     "load_detector",
     "load_recipe",
     "predict",
+    "push_to_hub",
     "train",
 ]
 

@@ -33,11 +33,13 @@ from cspdet.workflows.analyze import AnalysisReport, analyze_results_files
 from cspdet.workflows.evaluate import Evaluation, EvaluationOptions, evaluate_model
 from cspdet.workflows.export import export_model
 from cspdet.workflows.predict import load_classifier, load_detector, predict_images
+from cspdet.workflows.push import push_to_hub
 from cspdet.workflows.train import TrainingRun, run_training
 
 __all__ = [
     "AnalysisConfig", "AnalysisReport", "Evaluation", "ExportConfig", "ExportResult", "ModelBundle", "TrainingRun",
-    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict", "train",
+    "analyze", "evaluate", "export", "fetch", "load", "load_classifier", "load_detector", "predict",
+    "push_to_hub", "train",
 ]  # fmt: skip
 
 
@@ -56,8 +58,7 @@ def load(
         ('detection', ('disc', 'bar', 'cross'))
 
     Args:
-        model: A checkpoint (`.pt`), a config (`.yaml` or a name), a Darknet `.cfg`, an exported file, or the name of
-            a downloaded model of `cspdet zoo`.
+        model: A checkpoint, a config (file or name), a `.cfg`, an exported file, `hf:user/name`, or a name in `zoo`.
         weights: Trained weights for a config or cfg; None: random initialization.
         overrides: `key.path=value` for the config.
         task: The expected task; None accepts both.
@@ -207,7 +208,7 @@ def export(
 
     Args:
         model: A checkpoint, or a config with `weights`.
-        format: onnx, openvino, torchscript, darknet, or `module:Class` of an imported module.
+        format: onnx, openvino, torchscript, darknet, safetensors, or `module:Class` of an imported module.
         output: The file to write. None: a file next to the checkpoint; for a config, a file in the working directory.
         weights: Trained weights for a config.
         overrides: `key.path=value` for the config.

@@ -10,12 +10,13 @@ from pathlib import Path
 from cspdet.checkpoints.darknet_import import import_darknet
 from cspdet.config.released import get_released
 from cspdet.darknet.names import read_names
-from cspdet.errors import UserError
+from cspdet.errors import ConfigError, UserError
 from cspdet.io.checkpoint import save_checkpoint
 from cspdet.io.model_info import ModelInfo, clean_text
 from cspdet.zoo.cache import model_path
 from cspdet.zoo.catalogue import ZooEntry, get_entry
 from cspdet.zoo.download import download_files, lock_model, record_new_hashes
+from cspdet.zoo.hub import download_model, parse_hub_name
 
 # Post-processing of Darknet's commands `detector valid`, which writes COCO results, and `detector map`.
 PROTOCOLS = {
@@ -27,18 +28,23 @@ log = logging.getLogger("cspdet")
 
 
 def fetch_model(name: str, *, copies: Sequence[str | Path] = (), force: bool = False) -> Path:
-    """Return the path of a model of the catalogue; download it if it is not in the cache.
+    """Return the path of a model of the catalogue or of the Hub; download it if it is not in the cache.
 
     The checkpoint of a Darknet network has the input size and the thresholds of the published accuracy.
 
     Args:
-        name: Name of the model.
+        name: Name of the model, or `hf:user/name` or `hf:user/name@revision` of the Hugging Face Hub.
         copies: Paths of files that the user already has. They are copied instead of downloaded.
-        force: Verify the downloaded files again, and convert them again.
+        force: Verify the downloaded files again, and convert them again. A file of the Hub is downloaded again.
 
     Raises:
         UserError: There is no such model, a file cannot be downloaded, or a file differs from the published file.
     """
+    hub_model = parse_hub_name(name)
+    if hub_model is not None:
+        if copies:
+            raise ConfigError(f"--file: not possible for {name}; a `.safetensors` file is a MODEL itself")
+        return download_model(hub_model, force=force)
     entry = get_entry(name)
     path = model_path(name, entry)
     with lock_model(name):

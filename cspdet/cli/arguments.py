@@ -32,7 +32,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add `--import MODULE` and `--fetch`, the options of commands with a MODEL; `run_command` obeys them."""
     add_import_argument(parser)
     parser.add_argument(
-        "--fetch", action="store_true", help="download MODEL or the weights if they are a name of `cspdet zoo`"
+        "--fetch",
+        action="store_true",
+        help="download MODEL or the weights if they are a name of `cspdet zoo` or hf:user/name",
     )
 
 
@@ -96,7 +98,7 @@ def model_path(text: str) -> Path:
 
 
 def fetch_models(args: argparse.Namespace) -> None:
-    """Download the models of the catalogue that MODEL and `--weights` name, if `--fetch` is given.
+    """Download the models of the catalogue or of the Hub that MODEL and `--weights` name, if `--fetch` is given.
 
     Raises:
         UserError: A download fails.
@@ -104,13 +106,14 @@ def fetch_models(args: argparse.Namespace) -> None:
     if not getattr(args, "fetch", False):
         return
     from cspdet.zoo.cache import find_entry
+    from cspdet.zoo.hub import parse_hub_name
 
     def fetch(source: str | Path) -> Path:
-        if find_entry(source) is None:
+        if find_entry(source) is None and parse_hub_name(source) is None:
             return Path(source)
         from cspdet.checkpoints.fetching import fetch_model
 
-        return fetch_model(str(source))
+        return fetch_model(source.as_posix() if isinstance(source, Path) else source)
 
     for name in ("model", "weights"):
         source = getattr(args, name, None)

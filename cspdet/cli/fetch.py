@@ -1,7 +1,8 @@
-"""Download trained models by name. `cspdet zoo` lists them.
+"""Download trained models by name: those that `cspdet zoo` lists, and models of the Hugging Face Hub.
 
   cspdet fetch yolov4-tiny yolo-fastest-1.1
   cspdet detect yolov4-tiny street.jpg                      # every MODEL can be the name of a downloaded model
+  cspdet fetch hf:user/name hf:user/name@v2                 # models that `cspdet push` uploaded
   cspdet fetch yolov4 --file ~/Downloads/yolov4.weights     # a file that you have is copied, not downloaded
 
 A download continues where an interrupted one stopped. Size and hash are verified. Darknet weights are converted to a
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from cspdet.errors import ConfigError, UserError
 from cspdet.zoo.catalogue import get_entry
+from cspdet.zoo.hub import parse_hub_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.files and len(args.names) > 1:
         raise ConfigError(f"--file: expected one NAME, found {len(args.names)}")
     for name in args.names:
-        get_entry(name)
+        if parse_hub_name(name) is None:
+            get_entry(name)
 
 
 def run(args: argparse.Namespace) -> int:

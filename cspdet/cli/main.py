@@ -35,14 +35,15 @@ COMMAND_GROUPS = {
     "use": {
         "predict": "run a detector or a classifier on images and videos",
         "detect": "detect objects in images and videos, draw and list them",
-        "export": "write ONNX, OpenVINO, TorchScript or Darknet files",
+        "export": "write ONNX, OpenVINO, TorchScript, Darknet, safetensors files",
         "benchmark": "speed and memory of models on this machine",
     },
     "models": {
         "zoo": "list the trained models that `cspdet fetch` downloads",
         "fetch": "download trained models by name",
+        "push": "upload a trained model to the Hugging Face Hub",
         "configs": "list the released configs, or copy one to edit it",
-        "info": "parameters, BFLOPs and memory traffic, with published values",
+        "info": "parameters, BFLOPs, metadata of checkpoints, published values",
         "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
     },
     "classifiers": {

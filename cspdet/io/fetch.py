@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import time
 import urllib.error
 import urllib.request
@@ -15,11 +16,17 @@ from cspdet.errors import UserError
 from cspdet.io.progress import is_interactive
 from cspdet.io.terminal import escape_line
 
+OFFLINE_VARIABLE = "CSPDET_OFFLINE"
 CHUNK_BYTES = 1 << 20
 LOG_INTERVAL_S = 15.0
 MAX_LENGTH_DIGITS = 15  # of Content-Length: a petabyte
 
 log = logging.getLogger("cspdet")
+
+
+def is_offline() -> bool:
+    """Return whether CSPDET_OFFLINE forbids all downloads and uploads."""
+    return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
 
 
 def partial_path(file: Path) -> Path:

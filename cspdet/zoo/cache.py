@@ -3,6 +3,8 @@
     <cache>/zoo/NAME/         the downloaded files of the model NAME, and its checkpoint NAME.pt
     <cache>/zoo/hashes.json   the SHA-256 of files without a published hash, recorded by the first complete fetch
 
+Models of the Hugging Face Hub are in another cache; see `cspdet.zoo.hub`.
+
 The cache is the folder that CSPDET_HOME names, else the cache folder of the platform, such as ~/.cache/cspdet.
 """
 
@@ -19,6 +21,7 @@ from cspdet.errors import CheckpointError, UserError, did_you_mean
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import CHECKPOINT_SUFFIXES, run_checkpoint
 from cspdet.zoo.catalogue import ZooEntry, read_catalogue
+from cspdet.zoo.hub import HubModel, cached_model, parse_hub_name
 
 HOME_VARIABLE = "CSPDET_HOME"
 MAX_NAME_LENGTH = 100  # of a model; longer texts are not looked up
@@ -45,8 +48,9 @@ def resolve_model(source: str | Path, *, must_exist: bool = True) -> Path:
     """Return the path of a MODEL or of weights.
 
     Args:
-        source: A file, a run folder (its best checkpoint), or the name of a model of the catalogue.
-        must_exist: Whether a model of the catalogue that is not downloaded is an error, unless a config has its name.
+        source: A file, a run folder (its best checkpoint), or the name of a model of the catalogue or of the Hugging
+            Face Hub (`hf:user/name`).
+        must_exist: Whether a model that is not downloaded is an error, unless a config has its name.
 
     Returns:
         The path. A name for which there is no downloaded model is returned unchanged.
@@ -55,6 +59,9 @@ def resolve_model(source: str | Path, *, must_exist: bool = True) -> Path:
         CheckpointError: The model is not downloaded, or its name is misspelled.
     """
     path = run_checkpoint(source)
+    hub_model = parse_hub_name(path)
+    if hub_model is not None:
+        return _resolve_hub_model(hub_model, must_exist=must_exist)
     entry = find_entry(path)
     if entry is None:
         if must_exist:
@@ -64,6 +71,13 @@ def resolve_model(source: str | Path, *, must_exist: bool = True) -> Path:
     if must_exist and not found.is_file() and str(path) not in released_configs():
         raise CheckpointError(f"{path}: this model is not downloaded; `cspdet fetch {path}` downloads it")
     return found if found.is_file() else path
+
+
+def _resolve_hub_model(model: HubModel, *, must_exist: bool) -> Path:
+    path = cached_model(model)
+    if path is None and must_exist:
+        raise CheckpointError(f"{model}: this model is not downloaded; `cspdet fetch {model}` downloads it")
+    return path or Path(str(model))
 
 
 def _check_typo(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,10 @@ from filelock import FileLock
 
 from cspdet.errors import UserError
 from cspdet.io.atomic import atomic_write
-from cspdet.io.fetch import CHUNK_BYTES, fetch
+from cspdet.io.fetch import CHUNK_BYTES, OFFLINE_VARIABLE, fetch, is_offline
 from cspdet.zoo.cache import HOME_VARIABLE, read_recorded_hashes, record_hashes, zoo_folder
 from cspdet.zoo.catalogue import ZooEntry, ZooFile
 
-OFFLINE_VARIABLE = "CSPDET_OFFLINE"
 MAX_ATTEMPTS = 5
 RETRY_DELAY_S = 5.0
 
@@ -152,7 +150,7 @@ def _download(name: str, file: ZooFile, path: Path) -> None:
 
 def _check_allowed(name: str, file: ZooFile) -> str:
     """Return the hint for a failed download; raise UserError if downloads are forbidden or no address is known."""
-    if os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0"):
+    if is_offline():
         raise UserError(f"{name}: {file.name} is not in the cache, and {OFFLINE_VARIABLE} forbids downloads")
     hint = f"; with a copy of the file: `cspdet fetch {name} --file {file.name}`"
     if not file.urls:

@@ -237,7 +237,7 @@ def test_mistakes_name_the_file_and_leave_the_network_alone(tmp_path):
         save(tmp_path / "pelee.pt", recipe, model): r"its backbone: the weights are of another architecture",
         tmp_path / "gone.pt": "no such file",
         tmp_path / "gone.weights": "no such file",
-        tmp_path / "x.txt": r"expected a checkpoint \(\.pt\), .*, timm's \.safetensors, or timm:NAME",
+        tmp_path / "x.txt": r"expected a checkpoint \(\.pt, \.safetensors\), .*, timm's \.safetensors, or timm:NAME",
         tmp_path / "short.weights": "shorter than the header",
         tmp_path / "other.weights": "has 2,111,911 values",
         tmp_path / "cut.weights": "not a classifier layer",
