@@ -43,7 +43,7 @@ COMMAND_GROUPS = {
         "fetch": "download trained models by name",
         "push": "upload a trained model to the Hugging Face Hub",
         "configs": "list the released configs, or copy one to edit it",
-        "info": "parameters, BFLOPs, metadata of checkpoints, published values",
+        "info": "parameters, BFLOPs, metadata, published values",
         "import-darknet": "convert a Darknet cfg and weights to a checkpoint",
     },
     "classifiers": {
