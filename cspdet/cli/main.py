@@ -35,7 +35,7 @@ COMMAND_GROUPS = {
     "use": {
         "predict": "run a detector or a classifier on images and videos",
         "detect": "detect objects in images and videos, draw and list them",
-        "export": "write ONNX, OpenVINO, TorchScript, Darknet, safetensors files",
+        "export": "write ONNX, OpenVINO, TorchScript, Darknet or safetensors",
         "benchmark": "speed and memory of models on this machine",
     },
     "models": {
