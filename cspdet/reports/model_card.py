@@ -28,7 +28,7 @@ FILE_MEANINGS = {
     "val_detections.jpg": "sample predictions",
     "val_predictions.jpg": "sample predictions",
 }
-PICTURES = ("val_detections.jpg", "val_predictions.jpg")
+IMAGES = ("val_detections.jpg", "val_predictions.jpg")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModelCard:
             weights_file="model.safetensors", metrics=list(_metric_rows(info)), dataset=info.dataset,
             splits=[(name, split.images, split.boxes) for name, split in info.data.items()],
             command=self._command(), has_curves="curves.png" in self.files,
-            picture=next((name for name in PICTURES if name in self.files), None),
+            image=next((name for name in IMAGES if name in self.files), None),
             files=[(name, FILE_MEANINGS[name]) for name in self.files if name in FILE_MEANINGS],
         )  # fmt: skip
 

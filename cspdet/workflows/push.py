@@ -22,7 +22,7 @@ from cspdet.io.model_info import clean_text
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.profile import profile
 from cspdet.recipe import Recipe, recipe_from_dict, recipe_to_dict
-from cspdet.reports.model_card import PICTURES, ModelCard
+from cspdet.reports.model_card import IMAGES, ModelCard
 from cspdet.reports.run_metrics import read_runs, select_keys
 from cspdet.reports.training_curves import draw_curves
 from cspdet.workflows.run_facts import network_name
@@ -35,7 +35,7 @@ class _Options(NamedTuple):
     """Options of an upload; see `push_to_hub`."""
 
     private: bool
-    pictures: bool
+    images: bool
     license: str | None
     precision: ExportPrecision
     output: Path | None
@@ -46,7 +46,7 @@ def push_to_hub(
     repo: str,
     *,
     private: bool = False,
-    pictures: bool = False,
+    images: bool = False,
     license: str | None = None,
     precision: ExportPrecision = "fp32",
     output: str | Path | None = None,
@@ -67,7 +67,7 @@ def push_to_hub(
         run: The folder of a run, or a checkpoint.
         repo: The repository, `user/name`; it is created if it is missing.
         private: Whether the repository is private. An existing public repository is then an error.
-        pictures: Whether sample images of the val split, with predictions, are uploaded.
+        images: Whether sample images of the val split, with predictions, are uploaded.
         license: License of the weights, such as `mit`; None: that of the checkpoint.
         precision: Precision of the stored weights: fp32 or fp16.
         output: Folder in which the files are written instead of an upload.
@@ -78,7 +78,7 @@ def push_to_hub(
     Raises:
         UserError: There is no such run, the weights do not fit the precision, access is denied, or the upload fails.
     """
-    options = _Options(private, pictures, license, precision, None if output is None else Path(output))
+    options = _Options(private, images, license, precision, None if output is None else Path(output))
     run = _check(Path(run), repo, options)
     bundle = _public_bundle(load_model(run), repo, license)
     if bundle.info.license is None:
@@ -134,7 +134,7 @@ def _write_files(folder: Path, run_dir: Path, bundle: ModelBundle, repo: str, op
 
     Args:
         folder: The output folder.
-        run_dir: The folder of the run, whose metrics and pictures are used.
+        run_dir: The folder of the run, whose metrics and images are used.
         bundle: The model.
         repo: `user/name`.
         options: The options.
@@ -144,15 +144,15 @@ def _write_files(folder: Path, run_dir: Path, bundle: ModelBundle, repo: str, op
     )  # fmt: skip
     write_text(folder / "config.yaml", dump_config(cast(Recipe, bundle.config)))
     if (run_dir / "config.yaml").is_file():  # not the folder of a checkpoint alone
-        _copy_results(run_dir, folder, PICTURES if options.pictures else ())
+        _copy_results(run_dir, folder, IMAGES if options.images else ())
     files = tuple(sorted(path.name for path in folder.iterdir()))
     card = ModelCard(repo, bundle.task, bundle.categories.names, bundle.info, _facts(bundle, options), files)
     write_text(folder / "README.md", card.render())
 
 
-def _copy_results(run_dir: Path, folder: Path, pictures: tuple[str, ...]) -> None:
-    """Copy metrics and pictures of a run, and draw its curves."""
-    for name in ("metrics.json", *pictures):
+def _copy_results(run_dir: Path, folder: Path, images: tuple[str, ...]) -> None:
+    """Copy metrics and images of a run, and draw its curves."""
+    for name in ("metrics.json", *images):
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, folder / name)
     if (run_dir / "metrics.jsonl").is_file():

@@ -189,11 +189,11 @@ def test_arguments_are_checked_first(run, words, message, capsys, monkeypatch):
 # --- the model card ------------------------------------------------------------------------------
 
 
-def test_the_card_has_the_facts_of_the_run_and_pictures_only_on_request(run, tmp_path, capsys):
+def test_the_card_has_the_facts_of_the_run_and_images_only_on_request(run, tmp_path, capsys):
     assert push(run, "--license", "mit", "--output", str(tmp_path / "plain")) == 0
-    assert push(run, "--output", str(tmp_path / "pictures"), "--pictures") == 0
+    assert push(run, "--output", str(tmp_path / "images"), "--images") == 0
     assert "nothing was uploaded" in capsys.readouterr().out
-    plain, pictures = ((tmp_path / name / "README.md").read_text("utf-8") for name in ("plain", "pictures"))
+    plain, images = ((tmp_path / name / "README.md").read_text("utf-8") for name in ("plain", "images"))
     for text in (
         "# cells\n", "An object detector for 2 classes: cat, \\<b\\>dog\\|.", "| license | mit |",
         "| train | 20 | 31 |", "| val | 5 | 7 |", "| AP | 0.2500 |", "| AP50 | 0.5000 |",
@@ -203,9 +203,9 @@ def test_the_card_has_the_facts_of_the_run_and_pictures_only_on_request(run, tmp
         assert text in plain, text
     assert "val_detections.jpg" not in plain
     assert not (tmp_path / "plain/val_detections.jpg").exists()
-    assert "![Sample predictions](val_detections.jpg)" in pictures
-    assert (tmp_path / "pictures/val_detections.jpg").read_bytes() == (run / "val_detections.jpg").read_bytes()
-    assert "license | not stated" in pictures
+    assert "![Sample predictions](val_detections.jpg)" in images
+    assert (tmp_path / "images/val_detections.jpg").read_bytes() == (run / "val_detections.jpg").read_bytes()
+    assert "license | not stated" in images
     assert read_metadata(tmp_path / "plain/model.safetensors")["format"] == "cspdet 2"
     assert main(["push", str(tmp_path / "plain/model.safetensors"), "a/b", "--output", str(tmp_path / "again")]) == 0
 
@@ -237,7 +237,7 @@ def test_the_front_matter_is_what_the_hub_reads():
         ("http://evil.org me@evil.org", r"http:\/\/evil.org me\@evil.org"),
     ],
 )
-def test_texts_of_strangers_are_shown_as_they_are(text, expected):
+def test_texts_of_strangers_have_no_markup(text, expected):
     assert escape_markdown(text) == expected
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
     html = markdown.renderInline(escape_markdown(text))

@@ -30,7 +30,7 @@ RULES = """
 - Flags and positional arguments can be in any order. A flag cannot be abbreviated.
 - MODEL is a checkpoint (`.pt`, `.safetensors`), a run folder (its `best.pt`), a config file with `--weights`, the name
   of a [released config](../../models/index.md) or of a downloaded model ([of the catalogue](../../how-to/weights.md),
-  or [`hf:user/name`](../../how-to/share.md)), or a file of `cspdet export`.
+  or [`hf:user/name`](../../how-to/publish.md)), or a file of `cspdet export`.
 - `key.path=value` overrides a [config key](../config/index.md); `key.path=FILE.yaml` replaces a section by a file.
 - Results are on stdout, the log is on stderr. With `--json`, stdout has one JSON document.
 - [Exit codes](../errors.md#exit-codes): 0 success, 2 error of the user.
