@@ -26,6 +26,7 @@ from cspdet.training.config import MultiScaleConfig, OptimizerConfig, ScheduleCo
 from cspdet.training.distributed.context import DistributedContext
 from cspdet.training.ema import EMA
 from cspdet.training.run.graceful_stop import GracefulStop
+from cspdet.training.run.options import default_run_name
 from cspdet.training.schedule import build_optimizer, lr_factor
 from cspdet.training.state import TrainingState, TrainProgress
 
@@ -301,3 +302,11 @@ def test_batch_normalization_of_one_cell_needs_two_images():
         nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
     assert "train.batch_size" in str(single_value_error(caught.value))
     assert single_value_error(ValueError("another")) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(None, "run"), ("configs/yolov3.yaml", "yolov3"), ("runs/first/best.pt", "first"), ("cache/tiny.pt", "tiny")],
+)
+def test_a_run_is_named_after_its_config_or_the_run_that_it_trains_further(config, name):
+    assert default_run_name(None if config is None else Path(config)) == name

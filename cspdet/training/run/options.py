@@ -110,5 +110,13 @@ def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: Ru
     named = options.resume or options.output
     if named is not None:
         return named
-    stem = options.config.stem if options.config is not None else "run"
-    return context.broadcast(lock.acquire_unused(Path("runs") / stem) if context.is_main_process else Path())
+    folder = Path("runs") / default_run_name(options.config)
+    return context.broadcast(lock.acquire_unused(folder) if context.is_main_process else Path())
+
+
+def default_run_name(config: Path | None) -> str:
+    """Return the name of a run: the stem of its config, or of runs/x/best.pt, which is trained further, `x`."""
+    if config is None:
+        return "run"
+    folder = config.absolute().parent.name
+    return folder if config.name in ("best.pt", "last.pt") and folder else config.stem
