@@ -30,7 +30,7 @@ ERROR_TYPE_ADVICE = {
     ),
     "background": (
         "no annotated box overlaps",
-        "See the label issues below: the annotation may be missing. Otherwise train longer, or add images without "
+        "See the possible label issues: the annotation may be missing. Otherwise train longer, or add images without "
         "objects. A score threshold hides them from users, but AP counts detections of any score.",
     ),
     "missed": (
