@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 # What logs, messages and results must not hold of a URL: `user:password@` (or another `@` before the path, unless it
 # follows a port), and values such as `?password=...`.
@@ -45,21 +46,25 @@ class UnwritableFileError(UserError):
     """Raised if the name or folder of a file prevents writing. Other files may still be writable."""
 
 
-def check_all(*checks: Callable[[], object]) -> None:
-    """Call every check. If checks raise UserError, raise one error with the problems of all of them.
+def check_all(*checks: Callable[[], Any]) -> list[Any]:
+    """Call every check, and return what each check returned.
+
+    If checks raise UserError, the other checks are called nevertheless.
 
     Raises:
         UserError: The error of the check that failed; if several checks failed, a UserError with all problems.
     """
+    results: list[Any] = []
     errors: list[UserError] = []
     for check in checks:
         try:
-            check()
+            results.append(check())
         except UserError as error:
             errors.append(error)
     if errors:
         problems = [problem for error in errors for problem in error.problems]
         raise errors[0] if len(errors) == 1 else UserError(*dict.fromkeys(problems))
+    return results
 
 
 def hide_credentials(text: str) -> str:

@@ -31,7 +31,7 @@ from cspdet.io.outputs import PREDICTIONS_JSON, OutputFile, check_outputs
 if TYPE_CHECKING:
     from cspdet.datasets.classification.crops import CropBatch
     from cspdet.inference.classifier import ClassifierPredictor
-    from cspdet.inference.sources import ImageFile
+    from cspdet.inference.sources import ImageFile, MediaSource
     from cspdet.models.bundle import ModelBundle
 
 log = logging.getLogger("cspdet")
@@ -66,31 +66,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Classify every image. After Ctrl-C, the predictions made so far are still written."""
     validate_args(args)
-    check_all(
+    *_, images = check_all(
         lambda: check_model(args.model, args.overrides),
         lambda: check_weights(args.weights),
         lambda: find_image_files(args.source),
     )
     from cspdet.checkpoints.loading import load_model
 
-    classify(args, load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification"))
+    bundle = load_model(args.model, weights=args.weights, overrides=args.overrides, task="classification")
+    classify(args, bundle, images)
 
 
-def classify(args: argparse.Namespace, bundle: ModelBundle) -> None:
-    """Classify every image of `args.source` with a loaded classifier, and print and write the predictions."""
+def classify(args: argparse.Namespace, bundle: ModelBundle, images: Sequence[ImageFile]) -> None:
+    """Classify images with a loaded classifier, and print and write the predictions."""
     from cspdet.datasets.classification.crops import build_image_crop, iter_crops
     from cspdet.device import select_device
     from cspdet.inference.classifier import ClassifierPredictor
     from cspdet.io.progress import progress
 
-    paths = [image.path for image in find_image_files(args.source)]
+    paths = [image.path for image in images]
     crop = build_image_crop(bundle.config.input, eval_config_from_args(args, bundle.config.eval), args.interpolation)
     classifier = ClassifierPredictor(bundle, select_device(args.device), crop)
     records: list[Record] = []
     problems: list[str] = []
     batches = iter_crops(paths, crop, args.batch_size)
+    if args.json:  # without, the lines of the images show the progress
+        batches = progress(batches, "classifying", "batch", -(-len(paths) // args.batch_size))
     try:
-        for crop_batch in progress(batches, "classifying", "batch", -(-len(paths) // args.batch_size)):
+        for crop_batch in batches:
             problems += crop_batch.problems
             batch_records = classify_crops(classifier, crop_batch, args.top)
             records += batch_records
@@ -131,9 +134,20 @@ def find_image_files(sources: Sequence[str]) -> list[ImageFile]:
     Raises:
         SourceError: No file matches, or none of the files is an image.
     """
-    from cspdet.inference.sources import ImageFile, find_all_sources
+    from cspdet.inference.sources import find_all_sources
 
-    found, source = find_all_sources(sources), ", ".join(sources[:3])
+    return select_images(sources, find_all_sources(sources))
+
+
+def select_images(sources: Sequence[str], found: Sequence[MediaSource]) -> list[ImageFile]:
+    """Return the images of `found`, which the SOURCE arguments name; videos are skipped with a warning.
+
+    Raises:
+        SourceError: There is no image.
+    """
+    from cspdet.inference.sources import ImageFile
+
+    source = ", ".join(sources[:3])
     images = [item for item in found if isinstance(item, ImageFile)]
     others = [str(item) for item in found if not isinstance(item, ImageFile)]
     if not images:

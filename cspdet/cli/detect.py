@@ -37,24 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Detect objects in every source. Ctrl-C stops early and keeps the results written so far."""
     validate_args(args)
-    check_all(
+    from cspdet.inference.sources import find_all_sources
+
+    *_, sources = check_all(
         lambda: check_model(args.model, args.overrides),
         lambda: check_weights(args.weights),
-        lambda: _find_sources(args),
+        lambda: check_sources(args, find_all_sources(args.source)),
     )
     from cspdet.checkpoints.loading import load_model
 
     bundle = load_model(
         args.model, weights=args.weights, overrides=args.overrides, task="detection", backend=args.backend
     )  # fmt: skip
-    detect(args, bundle)
+    detect(args, bundle, sources)
 
 
-def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
-    """Return the sources; check them and the engine options before a model is loaded."""
-    from cspdet.inference.sources import find_all_sources
+def check_sources(args: argparse.Namespace, sources: list[MediaSource]) -> list[MediaSource]:
+    """Check that the outputs and the engine of the arguments support the sources, and return the sources.
 
-    sources = find_all_sources(args.source)
+    Raises:
+        UserError: They do not.
+    """
     _check_sequence(args, sources)
     if "yolo" in args.save_as:
         from cspdet.inference.label_files import check_label_names
@@ -64,7 +67,7 @@ def _find_sources(args: argparse.Namespace) -> list[MediaSource]:
     return sources
 
 
-def detect(args: argparse.Namespace, bundle: ModelBundle) -> None:
+def detect(args: argparse.Namespace, bundle: ModelBundle, sources: list[MediaSource]) -> None:
     """Detect objects with a loaded detector, write the output files, and print a summary."""
     from cspdet.inference.engines.factory import build_engine
     from cspdet.inference.label_files import label_outputs
@@ -74,7 +77,6 @@ def detect(args: argparse.Namespace, bundle: ModelBundle) -> None:
     from cspdet.inference.slicing import SlicedDetector, parse_class_filter
     from cspdet.inference.sources import Video
 
-    sources = _find_sources(args)
     settings = _settings(args)
     output = args.output or increment_path(Path("runs/detect"))
     labels = label_outputs(output, args.save_as, sources)

@@ -30,6 +30,7 @@ from cspdet.io.names import count
 
 if TYPE_CHECKING:
     from cspdet.datasets.classification.crops import ImageCrop
+    from cspdet.inference.sources import ImageFile
     from cspdet.models.bundle import ModelBundle
 
 
@@ -56,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Extract the features, write them, and print a summary. Ctrl-C stops early and keeps the finished images."""
-    _validate_args(args)
-    images = find_image_files(args.source)
+    images = _validate_args(args)
     from cspdet.checkpoints.loading import load_model
     from cspdet.device import select_device
     from cspdet.inference.feature_extractor import FeatureExtractor, check_feature_outputs
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise SourceError(*truncate_list(extractor.problems))
 
 
-def _validate_args(args: argparse.Namespace) -> None:
+def _validate_args(args: argparse.Namespace) -> list[ImageFile]:
     """Check the values of the arguments and the model file.
 
     Raises:
@@ -89,11 +89,12 @@ def _validate_args(args: argparse.Namespace) -> None:
         problems.append(f"--output: expected FILE.npz or a folder, found {str(args.output)!r}")
     if problems:
         raise ConfigError(*problems)
-    check_all(
+    *_, images = check_all(
         lambda: check_model(args.model, args.overrides),
         lambda: check_weights(args.weights),
         lambda: find_image_files(args.source),
     )
+    return list(images)
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     detect.validate_args(args)
     from cspdet.inference.sources import find_all_sources
 
-    check_all(
+    *_, sources = check_all(
         lambda: check_model(args.model, args.overrides),
         lambda: check_weights(args.weights),
         lambda: find_all_sources(args.source),
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> None:
             args, [flag for flag in vars(args) if flag not in (*CLASSIFIER_FLAGS, *COMMON_FLAGS)], "detectors"
         )
         classify.validate_args(args)
-        classify.classify(args, bundle)
+        classify.classify(args, bundle, classify.select_images(args.source, sources))
     else:
         _reject_flags(args, CLASSIFIER_FLAGS, "classifiers")
-        detect.detect(args, bundle)
+        detect.detect(args, bundle, detect.check_sources(args, sources))
 
 
 def _reject_flags(args: argparse.Namespace, names: list[str] | tuple[str, ...], model_type: str) -> None:

@@ -274,7 +274,7 @@ def test_a_detector_gives_the_features_of_its_backbone(tmp_path):
         (["--output", "x.npz", "--size", "big"], "--size: expected a side such as 416, or HEIGHTxWIDTH"),
         (["--output", "x.npz", "--size", "70"], "input.size: expected multiples of 32, found 70x70"),
         (["--output", "x.npz", "--batch-size", "0"], "--batch-size"),
-        (["--output", "x.npz", "--weights", "y.pt"], "has its own weights"),
+        (["--output", "x.npz", "--weights", "small.pt"], "has its own weights"),
         (["--output", "taken"], "taken: is a file; expected a folder"),
     ],
 )
