@@ -168,7 +168,7 @@ def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> Non
 
 def _write_label_files(args: argparse.Namespace, runner: DetectionRunner, sources: list[MediaSource]) -> None:
     """Write the annotation files of --save-as, also after an interruption."""
-    if not args.save_as:
+    if not args.save_as or not (runner.jsonl_writer.num_lines or runner.problems):  # nothing was processed
         return
     from cspdet.inference.label_files import LabelSet, image_names, write_label_files
 

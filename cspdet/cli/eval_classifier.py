@@ -82,10 +82,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_eval_outputs(output: Path | None, inputs: Sequence[str | Path | None]) -> None:
-    """Raise UserError if a result in the output folder would replace an input, or a file that cspdet did not write."""
-    if output is not None:
-        others = (output / "detections.json", output / "predictions.csv")
-        check_outputs([OutputFile(output / "metrics.json", METRICS_JSON, others)], inputs)
+    """Raise UserError if a result in the output folder would replace an input, or a file that cspdet did not write.
+
+    Without an output folder, raise UserError if `runs`, in which the command creates one, is not writable.
+    """
+    if output is None:
+        check_outputs([OutputFile(Path("runs") / "eval-new" / "metrics.json", None)])
+        return
+    others = (output / "detections.json", output / "predictions.csv")
+    check_outputs([OutputFile(output / "metrics.json", METRICS_JSON, others)], inputs)
 
 
 def print_classification(args: argparse.Namespace, evaluation: ClassificationEvaluation) -> None:

@@ -6,8 +6,11 @@ import errno
 import os
 import re
 import stat
+import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
+
+from cspdet.errors import UserError
 
 
 def open_lock_file(path: Path, content: re.Pattern[bytes] = re.compile(b"")) -> BinaryIO:
@@ -36,4 +39,43 @@ def open_lock_file(path: Path, content: re.Pattern[bytes] = re.compile(b"")) -> 
     except BaseException:
         file.close()
         raise
+    return file
+
+
+def try_lock(file: BinaryIO | TextIO) -> bool:
+    """Lock an open file until it is closed, or the process ends.
+
+    Returns:
+        False if another process, or another open file of this process, holds the lock. True also on Windows and on file
+        systems without locks, where nothing is locked.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks
+        return True
+    return True
+
+
+def lock_existing(path: Path) -> BinaryIO | None:
+    """Open and lock a file that a run is going to replace; close the result to release the lock.
+
+    Returns:
+        The open file; None if it cannot be opened, for example a link to a missing file.
+
+    Raises:
+        UserError: Another run still writes the file, or is going to replace it.
+    """
+    try:
+        file = path.open("rb")
+    except OSError:
+        return None
+    if not try_lock(file):
+        file.close()
+        raise UserError(f"{path}: another run writes this file; wait for its end, or choose another --output")
     return file

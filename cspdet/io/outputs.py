@@ -14,20 +14,21 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from cspdet.errors import UserError, truncate_list
 from cspdet.io.atomic import describe_os_error, temp_path
+from cspdet.io.lock_file import lock_existing, try_lock
 
 SEARCHED_BYTES = 2**16  # at each end of a file, in which its mark is searched
 
 # Marks of the results that cspdet writes: patterns in the content of the file.
-EXPORTED = re.compile(rb"cspdet")  # the metadata of exported files
+EXPORTED = re.compile(rb'("|&quot;)cspdet \d[\w.+-]*\1')  # `program` in the metadata, not a path in a graph
 PAGE = re.compile(rb"<footer>Created by cspdet")
 RUN_CONFIG = re.compile(rb"\A# written by cspdet train")
 ANNOTATED = re.compile(rb"annotated by cspdet")  # images and videos
-IMPORTED = re.compile(rb"import-darknet")  # checkpoints of import-darknet, unlike those of training
-PLOT = re.compile(rb"cspdet")  # the metadata of plots
+IMPORTED = re.compile(rb"cspdet \d[\w.+-]* import-darknet")  # `program` of a checkpoint that was not trained
+PLOT = re.compile(rb"Software\0cspdet|<dc:title>cspdet")  # the metadata of PNG and SVG
 METRICS_JSON = re.compile(rb'\A\{\s*"(AP|top1)"')
 PREDICTIONS_JSON = re.compile(rb'\A(\[\]|\[?\s*\{\s*"source": )')
 DETECTIONS_JSONL = re.compile(rb'\A\{"source": ')
@@ -196,6 +197,7 @@ class LineFile:
     def __init__(self, path: Path):
         self.path = self.current_path = path
         self._file: TextIO | None = None
+        self._earlier: BinaryIO | None = None  # the file that existed before, locked until `close`
 
     def write(self, lines: Sequence[str]) -> None:
         """Write lines; a line feed is added to each line.
@@ -215,9 +217,13 @@ class LineFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(self.path):
             self.current_path = temp_path(self.path)
+            self._earlier = lock_existing(self.path)
         replaces = self.current_path != self.path
         # a lone surrogate, of a name that is not UTF-8, becomes its escape in JSON
-        return self.current_path.open("w" if replaces else "x", encoding="utf-8", errors="backslashreplace")
+        file = self.current_path.open("w" if replaces else "x", encoding="utf-8", errors="backslashreplace")
+        if not replaces:
+            try_lock(file)
+        return file
 
     def close(self, *, failed: bool = False) -> None:
         """Close the file. If `path` existed before, replace it by the new file.
@@ -235,12 +241,15 @@ class LineFile:
         self._file = None
         if self.current_path == self.path:
             return
-        if failed:
-            self.current_path.unlink(missing_ok=True)
-        else:
-            try:
+        try:
+            if failed:
+                self.current_path.unlink(missing_ok=True)
+            else:
                 os.replace(self.current_path, self.path)
-            except OSError as error:
-                reason = describe_os_error(error)
-                raise UserError(f"{self.path}: cannot be written: {reason}; see {self.current_path}") from None
+        except OSError as error:
+            reason = describe_os_error(error)
+            raise UserError(f"{self.path}: cannot be written: {reason}; see {self.current_path}") from None
+        finally:
+            if self._earlier is not None:
+                self._earlier.close()
         self.current_path = self.path

@@ -15,7 +15,7 @@ from cspdet.errors import UnwritableFileError, UserError
 from cspdet.inference.marks import mark_image
 from cspdet.io.atomic import fit_name, temp_path, write_bytes
 from cspdet.io.lock_file import open_lock_file
-from cspdet.io.outputs import ANNOTATED, LineFile, OutputFile, check_outputs, has_mark
+from cspdet.io.outputs import ANNOTATED, EXPORTED, IMPORTED, PLOT, LineFile, OutputFile, check_outputs, has_mark
 
 OWN = re.compile(rb"\Aown")
 
@@ -165,3 +165,29 @@ def test_marked_images_hold_the_same_pixels(suffix, tmp_path):
     plain, marked = tmp_path / f"plain{suffix}", tmp_path / f"marked{suffix}"
     assert np.array_equal(read_image(plain), read_image(marked))
     assert (has_mark(plain, ANNOTATED), has_mark(marked, ANNOTATED)) == (False, True)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_second_run_cannot_write_the_lines_of_the_first(tmp_path, exists):
+    path = tmp_path / "detections.jsonl"
+    if exists:
+        path.write_text("earlier\n")
+    first, second = LineFile(path), LineFile(path)
+    first.write(["first"])
+    with pytest.raises(UserError, match="another run writes this file"):
+        second.write(["second"])
+    second.close(failed=True)
+    first.close()
+    assert path.read_text() == "first\n"
+    third = LineFile(path)
+    third.write(["third"])
+    third.close()
+    assert path.read_text() == "third\n"
+
+
+@pytest.mark.parametrize("mark", [EXPORTED, IMPORTED, PLOT])
+@pytest.mark.parametrize("text", ["/home/me/cspdet/models/head.py", "data: import-darknet/coco.yaml", "cspdet 2"])
+def test_a_path_or_word_in_a_file_of_the_user_is_no_mark(tmp_path, mark, text):
+    path = tmp_path / "file"
+    path.write_text(f"<x>{text}</x> made with cspdet")
+    assert not has_mark(path, mark)
