@@ -48,6 +48,8 @@ def problems(tmp_path: Path, text: str, *overrides: str) -> list[str]:
         ("epochs: 3", "epochs: 0", "c.yaml:6: train.epochs: expected greater than or equal to 1, found 0"),
         ("sam: true", "sam: yes", "c.yaml:3: model.neck.sam: expected true or false, found the text 'yes'"),
         ("data: coco.yaml\n", "", "c.yaml: data: missing key"),
+        ("train:", "input: {size: [96]}\ntrain:", "c.yaml:5: input.size: expected at least 2 values, found 1"),
+        ("train:", "input: {size: [9, 9, 9]}\ntrain:", "c.yaml:5: input.size: expected 2 values, found 3"),
         ("name: efm", "name: emf", "c.yaml:3: model.neck.name: unknown neck 'emf' (did you mean 'efm'?); valid: "),
         ("epochs: 3", "epochs: 3\n  epochs: 4", "c.yaml:7: duplicate key 'epochs'; write it once"),
         ("epochs: 3", "epochs: .nan", "c.yaml:6: train.epochs: "),

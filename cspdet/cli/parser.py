@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cspdet.cli.synonyms import SYNONYMS, CommandWords
@@ -35,6 +36,12 @@ class Parser(argparse.ArgumentParser):
             word = message.split(": ", 1)[1].split()[0]
             message = f"unexpected {word!r}{self._suggest(word.split('=')[0])}; see {self.prog} --help"
         raise ConfigError(message)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse an empty path, such as an unset variable of a shell: `Path("")` is the current folder."""
+        if action.type is Path and action.option_strings and arg_strings == [""]:
+            raise ConfigError(f"{action.option_strings[0]}: expected a path, found an empty text")
+        return super()._get_values(action, arg_strings)
 
     def _suggest(self, word: str) -> str:
         """Return ` (did you mean ...?)` with the flag most similar to `word`, or ""; synonyms suggest their flag.

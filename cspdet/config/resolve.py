@@ -69,6 +69,8 @@ class ConfigTree:
         Raises:
             ConfigError: Overrides are malformed or do not fit the sections; the message has one line per override.
         """
+        if isinstance(overrides, str):
+            raise ConfigError(f"overrides: expected a list of key.path=value, found the text {overrides!r}")
         problems = [problem for text in overrides if (problem := self._override(text)) is not None]
         if problems:
             raise ConfigError(*problems)

@@ -114,6 +114,8 @@ def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:
         model = select_model(annotation_at(tree.schema, tree.values, path[:-1]), tree.get(path[:-1]))
         valid = list(model.model_fields) if model else []
         return f"unknown key{did_you_mean(str(path[-1]), valid)}; valid keys: {', '.join(valid)}"
+    if error_type == "too_long" or (error_type == "missing" and isinstance(entry["loc"][-1], int)):
+        return _length_message(entry, len(tree.get(path)))
     if error_type == "missing":
         return "missing key"
     if error_type == "literal_error":
@@ -125,6 +127,12 @@ def _error_message(tree: ConfigTree, entry: Any, path: KeyPath) -> str:
     if error_type in ("component_name", "component_unknown"):
         return str(entry["msg"])
     return f"{_simplify_message(entry['msg'])}, found {describe(entry['input'])}"
+
+
+def _length_message(entry: Any, found: int) -> str:
+    """Return the message of a list with too few or too many values, such as `input.size: [96]`."""
+    count = entry["ctx"]["max_length"] if entry["type"] == "too_long" else int(entry["loc"][-1]) + 1
+    return f"expected {'' if entry['type'] == 'too_long' else 'at least '}{count} values, found {found}"
 
 
 def _strip_tags(values: Any, location: tuple[str | int, ...]) -> KeyPath:

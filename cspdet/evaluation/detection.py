@@ -97,8 +97,8 @@ def _check_same_names(model: Categories, data: Categories, where: str) -> None:
         problems = [f"{where}: several classes have the same name, so the classes cannot be matched by name"]
     if problems:
         counts = (
-            f"{where}: the classes differ from the model's: expected {_format_classes(model)}; "
-            f"found {_format_classes(data)}"
+            f"{where}: the classes differ from the model's: expected {format_classes(model)}; "
+            f"found {format_classes(data)}"
         )
         raise DataError(counts, *truncate_list(problems))
 
@@ -133,6 +133,7 @@ def _missing_classes(categories: Categories, others: Categories) -> list[str]:
     return [f"{name!r} (category id {category_id})" for name, category_id in entries if name not in others.names]
 
 
-def _format_classes(classes: Categories) -> str:
+def format_classes(classes: Categories) -> str:
+    """Return the number of classes, and the first five with their category ids, for messages."""
     first = ", ".join(f"{i} {name}" for i, name in zip(classes.category_ids[:5], classes.names[:5], strict=True))
     return f"{len(classes)} ({first}{', ...' if len(classes) > 5 else ''})"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cspdet.datasets.formats.coco import CocoDataset
+from cspdet.datasets.formats.coco_parse import valid_area
 from cspdet.errors import DataError
 
 Result = dict[str, Any]  # image_id, category_id, bbox [x, y, width, height], score
@@ -107,11 +107,9 @@ def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
     if type(box) is not list or len(box) != 4 or "image_id" not in entry:
         entry.pop("segmentation", None)
         return entry
-    area = entry.get("area")
     try:
-        if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 <= area <= sys.float_info.max:
-            area = box[2] * box[3]
+        area = valid_area(entry.get("area"), box)
         is_crowd = bool(entry.get("iscrowd"))
         return GROUND_TRUTH_STRUCT.pack(entry["image_id"], entry["category_id"], *box, area, is_crowd)
-    except (KeyError, TypeError, OverflowError, struct.error):
+    except (KeyError, TypeError, ValueError, OverflowError, struct.error):
         return entry

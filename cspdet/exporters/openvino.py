@@ -48,7 +48,10 @@ class OpenVinoFormat(GraphFormat):
         model = read_model(self._onnx)
         write_openvino_metadata(model, metadata)
         model.set_rt_info(UNSET_CHECKSUM, [RT_INFO_SECTION, CHECKSUM_KEY])
-        import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
+        try:
+            import_openvino().save_model(model, str(path), compress_to_fp16=config.precision == "fp16")
+        except RuntimeError as error:  # OpenVINO does not return the error of the file system
+            raise OSError(f"OpenVINO: {error}; is the disk full?") from None
 
     def load(self, path: Path, metadata: ModelMetadata) -> Engine:
         """Load the files into an engine of OpenVINO."""

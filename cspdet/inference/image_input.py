@@ -89,7 +89,10 @@ def load_image(x: ImageInput, name: str = "image", *, bgr: bool = False) -> Load
     if isinstance(x, Image.Image):
         return LoadedImage(pillow_to_rgb8(x, name), name)
     if isinstance(x, (bytes, bytearray, memoryview)) or hasattr(x, "read"):
-        return LoadedImage(decode_image(bytes(x.read() if hasattr(x, "read") else x), name), name)
+        data = x.read() if hasattr(x, "read") else x
+        if isinstance(data, str):
+            raise ValueError(f"{name}: expected a file that is open in binary mode ('rb'), found text")
+        return LoadedImage(decode_image(bytes(data), name), name)
     raise ValueError(f"{EXPECTED}; got {type(x).__name__}")
 
 

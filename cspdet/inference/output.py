@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def check_detect_outputs(
     """
     files = [source.path if isinstance(source, ImageFile) else source.address for source in sources]
     paths = [path for path in files if isinstance(path, Path)]
-    if output.resolve() in {folder.resolve() for folder in {path.parent for path in paths}}:
+    if os.path.realpath(output) in {os.path.realpath(folder) for folder in {path.parent for path in paths}}:
         raise UserError(f"--output {output}: expected another folder; this one contains the source")
     outputs = [OutputFile(output / RESULTS_FILE, DETECTIONS_JSONL), *others]
     if settings.mot_path is not None:

@@ -94,7 +94,9 @@ class SlicedDetector:
     def _predict_tiles(self, detector: SupportsPredict, image: np.ndarray, tiling: Tiling) -> Detections:
         size_hw = (image.shape[0], image.shape[1])
         grid = tile_grid(size_hw, tiling.tile_hw(detector.size_hw), tiling.overlap)
-        tiles = [Tile.from_image_size(size_hw)] + (grid if len(grid) > 1 else [])
+        if len(grid) == 1:
+            return self._filter_and_limit(detector.predict([image])[0])
+        tiles = [Tile.from_image_size(size_hw), *grid]
         crops = [np.ascontiguousarray(image[t.y1 : t.y2, t.x1 : t.x2]) for t in tiles]
         parts = [
             (tile, self._filter_classes(detections))

@@ -70,6 +70,10 @@ def read_torch_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pt) that cspdet train wrote")
+    try:
+        path.open("rb").close()  # is_zipfile hides the reason
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     if not zipfile.is_zipfile(path):  # torch.save writes a zip archive; bare pickles are not opened
         raise CheckpointError(f"{path}: not a checkpoint, or corrupt (not a zip archive)")
     check_integrity(path)

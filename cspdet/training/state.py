@@ -35,6 +35,14 @@ class TrainProgress:
     skipped_steps: int = 0  # steps skipped because a loss or gradient was not finite
     loss_sums: dict[str, float] = field(default_factory=dict)  # losses of the epoch's batches, and `batches`
 
+    def __post_init__(self) -> None:
+        counts = {name: value for name, value in vars(self).items() if name not in ("best_metric", "loss_sums")}
+        wrong = [f"{name}: {value!r:.40}" for name, value in counts.items() if type(value) is not int or value < 0]
+        if not isinstance(self.best_metric, (int, float)) or not isinstance(self.loss_sums, dict) or wrong:
+            raise ValueError(f"progress: expected whole numbers of 0 or more, found {', '.join(wrong) or vars(self)}")
+        if self.batch and "batches" not in self.loss_sums:
+            raise ValueError(f"progress: expected the losses of {self.batch} batches, found none")
+
 
 class TrainingState(Generic[ModelT]):
     """State of a training run: network, EMA, optimizer, gradient scaler and progress."""

@@ -56,7 +56,11 @@ def analyze_results_files(
 ) -> AnalysisReport:
     """Analyze the errors of detections, and compare several runs; see `cspdet.analyze`."""
     paths = [Path(path) for path in results]
+    if not paths:
+        raise ConfigError("analyze: expected at least one results file, found none")
     names = distinct_names(paths) if names is None else names
+    if len(names) != len(paths):
+        raise ConfigError(f"analyze: expected a name for each of the {len(paths)} results files, found {len(names)}")
     if output is not None:
         _check_outputs(Path(output), [*paths, *(() if data is None else (data,))])
     dataset = _load_analysis_split(

@@ -16,7 +16,7 @@ from cspdet.datasets.config import Interpolation
 from cspdet.datasets.descriptor import load_dataset_config
 from cspdet.datasets.formats.coco import CocoDataset, load_coco
 from cspdet.device import select_device
-from cspdet.errors import ConfigError
+from cspdet.errors import ConfigError, did_you_mean
 from cspdet.evaluation.classification import ClassifierMetrics, evaluate_classifier, match_image_classes
 from cspdet.evaluation.coco import Metrics, Result, evaluate_results
 from cspdet.evaluation.coco_backends import select_backend
@@ -224,7 +224,11 @@ def _evaluate_classifier(bundle: ModelBundle, options: EvaluationOptions) -> Cla
 
 
 def _reject_settings(bundle: ModelBundle, values: Settings, config: type[EvalConfig | ClassifierEvalConfig]) -> None:
-    """Raise ConfigError if a setting exists only for the other task (detection or classification)."""
+    """Raise ConfigError if a setting is unknown, or exists only for the other task (detection or classification)."""
+    known = [*EvalConfig.model_fields, *ClassifierEvalConfig.model_fields]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigError(*(f"unknown setting {name!r}{did_you_mean(name, known)}" for name in unknown))
     other, found = ("classifiers", "a detector") if bundle.task == "detection" else ("detectors", "a classifier")
     problems = [
         f"--{name.replace('_', '-')}: is for {other}; {bundle.name} is {found}"

@@ -136,6 +136,8 @@ def predict_images(
         )
     if isinstance(predictor, ModelBundle):
         predictor = _build_predictor(predictor, options)
+    if not isinstance(predictor, (Predictor, ClassifierPredictor)):
+        raise ValueError(f"model: expected a path, a loaded model or a predictor, found {type(model).__name__}")
     if not isinstance(source, (str, os.PathLike)) or Path(source).is_file():
         return predictor.predict(source, bgr=bgr, **thresholds)
     images = [item.path for item in find_sources(str(source)) if isinstance(item, ImageFile)]

@@ -63,6 +63,7 @@ def _train(
     from cspdet.checkpoints.building import with_num_classes
     from cspdet.checkpoints.resume import build_initial_network
     from cspdet.config.loader import dump_config
+    from cspdet.evaluation.detection import format_classes
     from cspdet.training.batch_size import min_images_per_process, resolve_batch_size
     from cspdet.training.epoch_end import run_summary
     from cspdet.training.run.options import resolve_run_dir
@@ -75,7 +76,10 @@ def _train(
     task_type: type[Task[Any, Any, Any]] = TASKS.get(recipe.task)
     data = task_type.load_data(recipe.data, recipe.train.on_bad_image)
     if checkpoint is not None and checkpoint.categories != data.categories:
-        raise DataError(f"{data.source}: its classes differ from those of the resumed run")
+        expected, found = (format_classes(one) for one in (checkpoint.categories, data.categories))
+        raise DataError(
+            f"{data.source}: its classes differ from those of the resumed run: expected {expected}; found {found}"
+        )
     given, recipe = recipe, with_num_classes(recipe, len(data.categories))
     if given.model != recipe.model:
         log.info(

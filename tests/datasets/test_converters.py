@@ -60,7 +60,8 @@ def test_what_the_user_changed_after_a_conversion_is_kept(tmp_path):
     convert_yolo(source, output)
     annotations, descriptor = output / "annotations/instances_train.json", output / "yolo.yaml"
     written = descriptor.read_text()
-    for path, content in ((annotations, "corrected"), (descriptor, f"{written}test: {{images: a}}\n")):
+    added = (f"{written}test: {{images: a}}\n", f'{written}test: {{images: "a", annotations: "/mine/a.json"}}\n')
+    for path, content in ((annotations, "corrected"), *((descriptor, text) for text in added)):
         convert_yolo(source, output)
         path.write_text(content)
         os.utime(path, (descriptor.stat().st_mtime + 60,) * 2)
@@ -68,6 +69,7 @@ def test_what_the_user_changed_after_a_conversion_is_kept(tmp_path):
             convert_yolo(source, output)
         assert path.read_text() == content
         path.unlink()
+        annotations.unlink(missing_ok=True)
         descriptor.write_text(written)
 
 

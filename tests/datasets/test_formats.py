@@ -171,6 +171,18 @@ def test_a_single_coco_file_is_split_and_keeps_its_ids(tmp_path):
             assert coco.path(i).is_file()
 
 
+def test_the_areas_of_coco_annotations_are_kept(tmp_path):
+    file = coco_file(tmp_path / "a.json", [f"{i}.png" for i in range(5)], {1: "ant"})
+    content = json.loads(file.read_text())
+    for annotation, area in zip(content["annotations"], (7, 2.5, -1, float("nan"), "x"), strict=True):
+        annotation["area"] = area
+    del content["annotations"][2]["area"]
+    file.write_text(json.dumps(content))
+    CocoFormat(val_fraction=0).convert(file, tmp_path / "out")
+    written = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"]
+    assert [annotation["area"] for annotation in written] == [7, 2.5, 12, 12, 12]
+
+
 def test_a_folder_like_coco_2017_has_its_own_splits(tmp_path):
     coco_file(tmp_path / "set/annotations/instances_train2017.json", ["a.png", "b.png"], {1: "ant"})
     coco_file(tmp_path / "set/annotations/instances_val2017.json", ["c.png"], {1: "ant"}, first_id=900)

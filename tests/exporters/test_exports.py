@@ -23,11 +23,13 @@ from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.exporters import verify as check_module
 from cspdet.exporters.base import ExportConfig
 from cspdet.exporters.graph import export_metadata
+from cspdet.exporters.openvino import OpenVinoFormat
 from cspdet.exporters.verify_nms import detections_difference
 from cspdet.inference.engines import onnx_export as convert
 from cspdet.inference.engines.exported import read_exported_metadata
 from cspdet.inference.engines.onnx_export import output_names, to_onnx
 from cspdet.inference.metadata import NmsConfig, build_metadata, parse_metadata
+from cspdet.io.atomic import atomic_write
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.config import PostprocessConfig
 from cspdet.models.postprocess import decode, postprocess
@@ -553,3 +555,23 @@ def test_the_example_without_cspdet_finds_what_cspdet_finds(checkpoint, tmp_path
         assert name == CLASSES.names[class_id]
         assert float(found) == pytest.approx(score, abs=1e-3)
         assert np.clip([float(corner) for corner in corners], 0, (250, 160, 250, 160)) == pytest.approx(box, abs=0.06)
+
+
+def test_an_error_of_openvino_while_writing_is_one_of_the_file(tmp_path, monkeypatch):
+    class FullDisk:
+        @staticmethod
+        def save_model(*_: object, **__: object) -> None:
+            raise RuntimeError("basic_ios::clear: iostream error")
+
+    class Model:
+        def set_rt_info(self, *_: object) -> None:
+            pass
+
+    for name, value in {"_onnx_bytes": lambda *_: b"", "read_model": lambda _: Model(), "import_openvino": FullDisk,
+                        "write_openvino_metadata": lambda *_: None}.items():  # fmt: skip
+        monkeypatch.setattr(f"cspdet.exporters.openvino.{name}", value)
+    with (
+        pytest.raises(UserError, match=r"cannot be written: OpenVINO: .*disk full"),
+        atomic_write(tmp_path / "x") as path,
+    ):
+        OpenVinoFormat("openvino").write(None, ExportConfig(), None, path)  # type: ignore[arg-type]

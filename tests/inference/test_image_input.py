@@ -104,6 +104,7 @@ def test_lists_and_batches_are_several_images(several):
         (RGB > 3, "found bool"),
         (None, "got NoneType"),
         ({"image": RGB}, "got dict"),
+        (io.StringIO("text"), "image: expected a file that is open in binary mode"),
         ({"image": RGB}.items, "got builtin"),
     ],
 )

@@ -60,3 +60,19 @@ def test_opencv_reads_and_writes_paths_as_bytes(tmp_path):
     path.parent.mkdir()
     assert cv2.imwrite(opencv_path(path), np.full((8, 9, 3), 7, np.uint8))
     assert cv2.imread(opencv_path(path)).shape == (8, 9, 3)
+
+
+@pytest.mark.parametrize("command", ["detect yf.pt x.jpg", "eval yf.pt", "analyze x", "train x.yaml", "export yf.pt"])
+@pytest.mark.parametrize("flag", [["--output", ""], ["--output="]])
+def test_an_empty_output_is_refused(command, flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), *flag]) == 2
+    assert capsys.readouterr().err == "error: --output: expected a path, found an empty text\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_a_circle_of_links_is_refused(model, tmp_path, capsys):
+    Path("circle").symlink_to("circle")
+    cv2.imwrite("a.jpg", np.zeros((20, 20, 3), np.uint8))
+    assert main(["detect", model, "a.jpg", "--output", "circle"]) == 2
+    assert "error: " in capsys.readouterr().err

@@ -200,6 +200,18 @@ def test_an_image_that_fits_into_one_tile_is_detected_once():
     assert finder.shapes == [(80, 90, 3)]
 
 
+def test_in_one_tile_the_detections_are_those_of_the_detector():
+    class Twice(SpotFinder):
+        @staticmethod
+        def _one(image: np.ndarray) -> Detections:  # their IoU is above the NMS threshold since they were clipped
+            return detections([(0, 0, 40, 40), (0, 0, 40, 42)], [0.9, 0.8], [1, 1])
+
+    image = np.zeros((80, 90, 3), np.uint8)
+    in_tile, whole = (SlicedDetector(tiling=tiling).predict(Twice(), [image])[0] for tiling in (Tiling(100), None))
+    assert as_set(in_tile) == as_set(whole)
+    assert len(whole) == 2
+
+
 def test_classes_are_kept_before_detections_are_counted():
     class Fixed:
         size_hw = (8, 8)

@@ -169,7 +169,7 @@ def test_a_torch_without_bf16_detection_trains_in_fp32(monkeypatch):
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_asks_and_is_handed_back(number, code):
     before = signal.getsignal(number)
     with GracefulStop() as stop:
@@ -177,6 +177,16 @@ def test_a_signal_asks_and_is_handed_back(number, code):
         os.kill(os.getpid(), number)
         assert stop.exit_code == code
     assert signal.getsignal(number) is before
+
+
+def test_a_training_under_nohup_goes_on_when_the_terminal_is_closed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with GracefulStop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_does_not_wait():
@@ -189,12 +199,20 @@ def test_a_second_ctrl_c_does_not_wait():
 
 def test_processes_stop_when_all_of_them_know():
     stop = GracefulStop()
-    stop.sync([0.0, 0.0])
+    stop.sync([0.0, 0.0, 0.0])
     assert stop.stop_code == 0
-    stop.sync([1.0, 0.0])
+    stop.sync([1.0, 0.0, 0.0])
     assert stop.stop_code == 130
-    stop.sync([2.0, 1.0])
+    stop.sync([2.0, 1.0, 1.0])
     assert stop.stop_code == 143
+
+
+@pytest.mark.parametrize(
+    "values", [{"epoch": -1}, {"epoch": "x"}, {"step": 1.5}, {"loss_sums": None}, {"batch": 3}, {"best_metric": "x"}]
+)
+def test_a_progress_that_no_training_has_is_refused(values):
+    with pytest.raises(ValueError, match="progress: expected"):
+        TrainProgress(**values)
 
 
 class TwoParts(nn.Module):

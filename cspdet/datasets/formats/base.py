@@ -8,6 +8,7 @@ without conversion. A built-in format is a subclass of `DatasetFormat` in its ow
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,8 +127,8 @@ class DatasetFormat(ComponentConfig):
         """
         source, output = Path(source), Path(output)
         check_output_folder(output, self.converter)
-        real_source = source.resolve()
-        if output.resolve() in (real_source, *real_source.parents):
+        real_source = Path(os.path.realpath(source))
+        if Path(os.path.realpath(output)) in (real_source, *real_source.parents):
             raise DataError(f"{output}: contains the dataset {source}, which is kept: expected another --output")
         content = self.read(source)
         splits = {name: (split.folder, split.images) for name, split in content.splits.items()}

@@ -22,7 +22,7 @@ class CocoFormat(DatasetFormat):
     """COCO format: an annotation file, or a folder with annotations/instances_{train,val,test}*.json.
 
     For a single file, `val_fraction` of the images are used for val, selected by a hash of their names. Image and
-    category ids are kept. Segmentations are not read; the area of an object is the area of its box.
+    category ids are kept. Segmentations are not read; `area` is kept, or is the area of the box.
     """
 
     name: str = Field("coco", description="Name of the format.")
@@ -103,7 +103,7 @@ def _read_file(file: Path, folder: Path) -> _CocoFile:
     for index, record in zip(annotations.image_index.tolist(), annotations.records, strict=True):
         x, y, width, height = record["xywh"].tolist()
         category_id, is_crowd = int(record["category_id"]), bool(record["crowd"])
-        boxes[index].append(CocoBox(category_id, (x, y, width, height), width * height, is_crowd))
+        boxes[index].append(CocoBox(category_id, (x, y, width, height), float(record["area"]), is_crowd))
     names = [
         annotations.names[start:end].decode("utf-8", "surrogateescape")
         for start, end in zip(annotations.name_start[:-1], annotations.name_start[1:], strict=True)

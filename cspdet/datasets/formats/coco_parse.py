@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ import numpy as np
 from cspdet.datasets.descriptor import SplitFiles
 from cspdet.errors import DataError
 
-RECORD_STRUCT = struct.Struct("<qqq4dB")
+RECORD_STRUCT = struct.Struct("<qqq4dBd")
 RECORD_DTYPE = np.dtype(
-    [("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", 4), ("crowd", "u1")]
+    [("id", "<i8"), ("image_id", "<i8"), ("category_id", "<i8"), ("xywh", "<f8", 4), ("crowd", "u1"), ("area", "<f8")]
 )
 NO_ID = -(2**63)  # marks a missing annotation id, because these ids are optional
 DROPPED_KEYS = ("segmentation", "keypoints", "caption", "segments_info")
@@ -74,12 +75,26 @@ def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
             annotation_id = NO_ID
         if type(entry.get("category_id")) is int and crowd in (0, 1) and bool not in map(type, box):
             try:
-                return RECORD_STRUCT.pack(annotation_id, entry["image_id"], entry["category_id"], *box, int(crowd))
-            except (struct.error, OverflowError):
+                area = valid_area(entry.get("area"), box)
+                return RECORD_STRUCT.pack(
+                    annotation_id, entry["image_id"], entry["category_id"], *box, int(crowd), area
+                )
+            except (struct.error, OverflowError, TypeError, ValueError):
                 return entry  # text, null, or a number of more than 64 bits, reported by coco_json
     for key in DROPPED_KEYS:
         entry.pop(key, None)
     return entry
+
+
+def valid_area(area: Any, box: list[Any]) -> float:
+    """Return the `area` of an annotation or, if it is missing or negative, the area of its box x, y, width, height.
+
+    Raises:
+        TypeError, ValueError, OverflowError: The width or height is not a number, or too large.
+    """
+    if not isinstance(area, (int, float)) or isinstance(area, bool) or not 0 <= area <= sys.float_info.max:
+        return float(box[2]) * float(box[3])
+    return float(area)
 
 
 def is_valid_side(value: Any) -> bool:

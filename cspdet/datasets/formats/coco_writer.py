@@ -16,7 +16,9 @@ from cspdet.io.atomic import write_text
 from cspdet.io.text import is_text
 
 SPLITS = ("train", "val", "test")
-SPLIT_LINE = re.compile(r'(train|val|test): \{images: ".*", annotations: ".*"\}')  # of a written descriptor
+SPLIT_LINE = re.compile(
+    r'(train|val|test): \{images: ".*", annotations: "annotations/[\w-]+\.json"\}'
+)  # of a written descriptor
 MAX_WRITE_SECONDS = 2.0  # by which annotations can be newer than the descriptor, which is written after them
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 

@@ -1,4 +1,4 @@
-"""Graceful stop on Ctrl-C and SIGTERM: the training loop checks for a request after each step."""
+"""Graceful stop on Ctrl-C, SIGTERM and SIGHUP: the training loop checks for a request after each step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import threading
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {
+    signal.Signals[name]: code
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129))
+    if name in signal.Signals.__members__
+}  # fmt: skip Windows has no SIGHUP
 
 
 class GracefulStop:
@@ -24,7 +28,8 @@ class GracefulStop:
 
     def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in EXIT_CODES}
+            handled = [number for number in EXIT_CODES if not _is_ignored_hangup(number)]
+            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
         return self
 
     def __exit__(
@@ -47,3 +52,8 @@ class GracefulStop:
         if self.exit_code and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.exit_code = EXIT_CODES[signal.Signals(signum)]
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    """Return whether `number` is SIGHUP and the process ignores it (nohup)."""
+    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
