@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmark_scripts import load_script
-from darknet_data import CLASSIFIER, NET, RICH, TINY, conv, network, write_numbers, write_pair, yolo
+from darknet_data import CLASSIFIER, NET, RICH, TINY, YOLOV2, conv, network, write_numbers, write_pair, yolo
 
 from cspdet import load_detector
 from cspdet.checkpoints.loading import load_model
@@ -163,9 +163,10 @@ def test_a_cfg_stands_in_a_config_as_its_file_or_as_its_text(tmp_path):
 
 
 @pytest.mark.e2e
-def test_an_imported_network_trains_on_other_classes_evaluates_and_detects(tmp_path, capsys):
+@pytest.mark.parametrize(("text", "count"), [(TINY, 2), (RICH, 2), (YOLOV2, 3)], ids=["yolo", "new_coords", "region"])
+def test_an_imported_network_trains_on_other_classes_evaluates_and_detects(text, count, tmp_path, capsys):
     make_shapes(tmp_path / "shapes", images=8, size=64, seed=0)
-    weights = imported(tmp_path, TINY)
+    weights = imported(tmp_path, text)
     (tmp_path / "x.yaml").write_text(
         "model: {name: darknet, cfg: x.cfg}\ninput: {size: 64, resize: stretch}\ndata: shapes/shapes.yaml\n"
         "train: {epochs: 1, batch_size: 4, workers: 0}\n"
@@ -174,11 +175,14 @@ def test_an_imported_network_trains_on_other_classes_evaluates_and_detects(tmp_p
     words = ["train", str(tmp_path / "x.yaml"), "--weights", str(weights), "--output", str(run), "--device", "cpu"]
     capsys.readouterr()
     assert main(words) == 0
-    assert "kept 0 of 6 classes by name; the other 6 start from the mean of the 2 classes" in capsys.readouterr().err
-    assert load_recipe(run / "config.yaml").model.text == TINY
+    kept = f"kept 0 of 6 classes by name; the other 6 start from the mean of the {count} classes"
+    assert kept in capsys.readouterr().err
+    assert load_recipe(run / "config.yaml").model.text == text
     assert main(["eval", str(run / "best.pt"), "--output", str(tmp_path / "eval"), "--workers", "0"]) == 0
     image_path = next((tmp_path / "shapes/val").glob("*.*"))
     assert main(["detect", str(run / "best.pt"), str(image_path), "--output", str(tmp_path / "found")]) == 0
+    for name in ("y.cfg", "y.torchscript"):
+        assert main(["export", str(run / "best.pt"), "--output", str(tmp_path / name)]) == 0
 
 
 # --- real files ----------------------------------------------------------------------------------
