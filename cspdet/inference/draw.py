@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from cspdet.inference.label_layout import place_labels
+from cspdet.inference.palette import BLACK, RGB, class_color, text_color
 from cspdet.io.terminal import escape_text
-from cspdet.palette import BLACK, RGB, class_color, text_color
 from cspdet.structures import Detections
 
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from cspdet import __version__, palette
+from cspdet import __version__
+from cspdet.inference import palette
 from cspdet.io.atomic import write_text
 from cspdet.reports.components import CellValue, Column, ReportSection
 from cspdet.reports.facts import Facts, page_facts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspdet.errors import ConfigError
-from cspdet.palette import SERIES_ON_LIGHT
+from cspdet.inference.palette import SERIES_ON_LIGHT
 from cspdet.reports.figure_text import fonts_for, plain_text
 from cspdet.reports.figures import check_plot, save_figure
 from cspdet.reports.plot_style import format_ticks, plot_style

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cspdet.palette import CLASS_COLORS, DARK_PAGE, LIGHT_PAGE, SERIES_ON_DARK, SERIES_ON_LIGHT, contrast, to_rgb
+from cspdet.inference.palette import (
+    CLASS_COLORS,
+    DARK_PAGE,
+    LIGHT_PAGE,
+    SERIES_ON_DARK,
+    SERIES_ON_LIGHT,
+    contrast,
+    to_rgb,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

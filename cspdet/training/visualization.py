@@ -14,9 +14,9 @@ from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.datasets.image_io import read_image
 from cspdet.evaluation.classification import ClassifierMetrics
 from cspdet.inference.draw import FONT, draw_boxes, label_detections
+from cspdet.inference.palette import BLACK, RGB, class_color, text_color
 from cspdet.io.terminal import escape_text
 from cspdet.letterbox import Letterbox, resize_image
-from cspdet.palette import BLACK, RGB, class_color, text_color
 from cspdet.structures import Batch, Categories, Detections
 
 MAX_GRID_IMAGES = 16

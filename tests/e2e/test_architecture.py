@@ -22,7 +22,7 @@ TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py")}
 
 # A part is a module or a package directly below cspdet. It may import the parts in the lines above its own.
 LAYERS = (
-    "errors structures boxes palette",
+    "errors structures boxes",
     "io device letterbox",
     "config",
     "models datasets zoo",
@@ -40,9 +40,7 @@ RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split(
 )
 
 # Modules directly in cspdet; everything else is in a package.
-ROOT_MODULES = {
-    *("__init__", "__main__", "api", "boxes", "device", "errors", "letterbox", "palette", "recipe", "structures")
-}
+ROOT_MODULES = {"__init__", "__main__", "api", "boxes", "device", "errors", "letterbox", "recipe", "structures"}
 
 # The core serves training, evaluation and prediction; it never imports the packages around it.
 CORE = {"models", "datasets", "training", "inference", "evaluation", "checkpoints"}

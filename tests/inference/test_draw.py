@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspdet.inference.draw import TextStyle, draw_boxes, draw_caption, draw_detections, line_width
-from cspdet.palette import class_color, contrast
+from cspdet.inference.palette import class_color, contrast
 from cspdet.structures import Detections
 
 

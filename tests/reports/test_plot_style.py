@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cspdet.benchmark.report import plot
 from cspdet.benchmark.rows import BenchmarkRow, BenchmarkSpec, EngineInfo, Timing
-from cspdet.palette import DARK_PAGE, LIGHT_PAGE, SERIES_ON_DARK, SERIES_ON_LIGHT
+from cspdet.inference.palette import DARK_PAGE, LIGHT_PAGE, SERIES_ON_DARK, SERIES_ON_LIGHT
 from cspdet.reports.figures import save_figure
 from cspdet.reports.plot_style import format_ticks, format_value, line_colors, plot_style
 

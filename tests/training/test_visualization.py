@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cspdet.palette import class_color
+from cspdet.inference.palette import class_color
 from cspdet.structures import Batch, Categories, Detections, Targets
 from cspdet.training.visualization import (
     GUTTER,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspdet.palette import (
+from cspdet.inference.palette import (
     CLASS_COLORS,
     DARK_PAGE,
     LIGHT_PAGE,
