@@ -105,6 +105,15 @@ def test_a_flag_without_help_is_refused():
         commands.example("detect", action)
 
 
+def test_long_examples_continue_and_keep_a_flag_with_its_value():
+    line = f"cspdet eval {'x' * 55} --data mine.yaml --voc --output runs/eval"
+    assert commands._wrapped(line).splitlines() == [
+        f"cspdet eval {'x' * 55} \\",
+        "    --data mine.yaml --voc --output runs/eval",
+    ]
+    assert commands._wrapped("cspdet eval best.pt") == "cspdet eval best.pt"
+
+
 # --- config keys ---------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import textwrap
 from collections.abc import Iterator
 
 from cspdet.cli.main import COMMAND_GROUPS, COMMAND_HELP
@@ -15,6 +16,7 @@ from docs_site.markdown import code, page, table, text
 DEFAULT = re.compile(r"\s*\(default:? ?((?:[^()]|\([^()]*\))*)\)")
 VALUELESS = (argparse._StoreTrueAction, argparse._StoreFalseAction, argparse._StoreConstAction)
 FLAG = re.compile(r"(?<![\w`-])(--[a-z][a-z-]*)")
+COLUMNS = 78  # of a code block, before a backslash
 LOG_GROUP = "log and processor"
 TITLES = {"onnx, openvino and torchscript": "ONNX, OpenVINO and TorchScript"}
 
@@ -89,9 +91,16 @@ def _description(docstring: str) -> Iterator[str]:
     for paragraph in docstring.strip("\n").split("\n\n"):
         lines = paragraph.splitlines()
         if all(line.strip().startswith("cspdet ") for line in lines):
-            yield "\n".join(["```sh", *(line.strip() for line in lines), "```"])
+            yield "\n".join(["```sh", *(_wrapped(line.strip()) for line in lines), "```"])
         else:
             yield text(FLAG.sub(r"`\1`", paragraph))
+
+
+def _wrapped(line: str) -> str:
+    """Return a command line with continuation lines if it is too long; a flag and its value stay on one line."""
+    bound = re.sub(r"(--[a-z-]+) (?!-)", "\\1\0", line)  # a zero byte is no place to wrap
+    parts = textwrap.wrap(bound, COLUMNS, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return line if "#" in line else " \\\n".join(parts).replace("\0", " ")
 
 
 def _arguments(command: str, parser: argparse.ArgumentParser, heading: str) -> Iterator[str]:
