@@ -60,6 +60,10 @@ def test_a_model_is_trained_evaluated_used_exported_and_analyzed(tmp_path, monke
     assert 0 <= evaluation.metrics["AP50"] <= 1
 
     bundle = cspdet.load("run/best.pt")
+    assert (bundle.info.name, bundle.info.dataset, bundle.info.epoch) == ("run", "shapes.yaml", 1)
+    assert bundle.info.data["train"].images == 8
+    assert bundle.info.metrics.keys() >= {"AP", "AP50"}
+    assert set(bundle.info.versions) == {"cspdet", "python", "torch"}
     image = np.zeros((64, 64, 3), np.uint8)
     detections = cspdet.predict(bundle, image, device="cpu")
     assert detections.box_xyxy.shape == (len(detections), 4)

@@ -94,8 +94,7 @@ class ModelCard:
         if info.source:
             yield "source", info.source
         if info.date:
-            epochs = f", {info.epoch} epochs" if info.epoch else ""
-            yield "made at", f"{info.date}{epochs}"
+            yield "made at", info.date + (f", after epoch {info.epoch}" if info.epoch else "")
         if info.versions:
             yield "versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ from cspdet.checkpoints.initial_weights import load_initial_weights
 from cspdet.checkpoints.loading import load_model
 from cspdet.checkpoints.recipes import make_checkpoint
 from cspdet.cli.main import main
+from cspdet.cli.metadata_table import metadata_table
 from cspdet.errors import CheckpointError, ConfigError, UserError
 from cspdet.exporters.base import ExportConfig
 from cspdet.io import torch_file
-from cspdet.io.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_safetensors
+from cspdet.io.checkpoint import PROGRAM, Checkpoint, load_checkpoint, save_checkpoint, save_safetensors
 from cspdet.io.model_info import ModelInfo, SplitFacts
 from cspdet.io.safetensors_file import JSON_KEYS, read_metadata, weights_sha256, write_content
+from cspdet.io.tables import format_lines
 from cspdet.recipe import load_recipe
 from cspdet.structures import Categories
 
@@ -167,6 +171,31 @@ def test_a_file_of_timm_fills_its_backbone(tmp_path):
     model = load_recipe(CONFIG, [*SMALL, "model.backbone={name: timm, model: resnet18}"]).model.build(2)
     load_initial_weights(model, tmp_path / "resnet18.safetensors")
     assert torch.equal(model.state_dict()["backbone.network.conv1.weight"], theirs["conv1.weight"])
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_info_shows_all_metadata_in_80_columns(file, checkpoint, tmp_path, capsys, monkeypatch):
+    save_checkpoint(tmp_path / "x.pt", dataclasses.replace(checkpoint, program="cspdet 0.0.9"))
+    assert main(["info", str(file), str(tmp_path / "x.pt"), "--json"]) == 0
+    first, second = (row["metadata"] for row in json.loads(capsys.readouterr().out))
+    for metadata in (first, second):
+        assert metadata.items() >= {**INFO.to_json(), "task": "detection", "category_ids": [3, 17]}.items()
+        assert metadata["config"] == checkpoint.config
+        assert metadata["weights_sha256"] == weights_sha256(checkpoint.weights)
+    assert [first["program"], second["program"]] == [PROGRAM, "cspdet 0.0.9"]
+    assert main(["info", str(file)]) == 0
+    text = capsys.readouterr().out
+    for value in ("license", "MIT", "5 images, 9 boxes", "AP 0.2500, AR -", "cats.yaml", "größe \\ud800"):
+        assert value in text
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = format_lines([metadata_table(first)], Terminal())
+    assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in lines) <= 80
 
 
 # --- damage and strangers ------------------------------------------------------------------------
