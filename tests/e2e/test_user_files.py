@@ -50,7 +50,8 @@ def write_coco() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The user's folder, which is the working directory: data, configs, Darknet files, checkpoints, other files."""
     folder = tmp_path_factory.mktemp("user")
-    before = Path.cwd()
+    before, environ = Path.cwd(), dict(os.environ)
+    os.environ.update(CSPDET_HOME=str(tmp_path_factory.mktemp("cache")), CSPDET_OFFLINE="1")
     os.chdir(folder)
     write_coco()
     write_pair(folder, TINY, "tiny")
@@ -95,6 +96,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     Path("run-locked").mkdir()
     Path("run-locked/.run.lock").symlink_to("../tiny.yaml")
     yield folder
+    os.environ.clear()
+    os.environ.update(environ)
     os.chdir(before)
 
 
@@ -190,6 +193,10 @@ COMMANDS: list[tuple[str, int]] = [
     ("prepare-data convert set/data.yaml --output set", 2),
     ("prepare-data objects set/data.yaml --output set", 2),
     ("prepare-data shapes --images 2 --output photos", 2),
+    ("zoo", 0),
+    ("fetch yolov4-tiny --file others/a.jpg", 2),
+    ("fetch yolov4-tiny", 2),
+    ("push tiny.pt someone/detector", 2),
 ]  # fmt: skip
 
 
