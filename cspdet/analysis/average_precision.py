@@ -1,7 +1,7 @@
 """COCO's average precision from ranked detections, with a weight for each image.
 
-If all weights are 1, it equals pycocotools' AP up to rounding. The bootstrap uses the weights: the weight of an image
-is the number of times that a resample contains it. So detections are matched and sorted only once.
+If all weights are 1, the AP equals the AP of pycocotools up to rounding. In the bootstrap, the weight of an image is
+the number of times that the resample contains the image. Detections are matched and sorted only once for all resamples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Ranking(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """The H correct and G ignored detections among D ranked detections, at one IoU threshold."""
+    """The H hits, which are correct detections, and the G ignored detections at one IoU threshold."""
 
     detection_index: np.ndarray  # (H,) int64
     start: np.ndarray  # (C + 1,) int64, first hit of each class

@@ -11,7 +11,7 @@ NUM_BINS = 10
 
 
 def calibrate(run: MatchedRun, threshold: float) -> Calibration:
-    """Compute mean score and accuracy of the detections in bins of the score, at the IoU threshold `run.iou`.
+    """Compute the mean score and the fraction of correct detections in bins of the score, at the IoU `run.iou`.
 
     Scores below 0 are counted in the first bin, scores above 1 in the last bin. `threshold` is the score threshold of
     `Calibration.kept_ece`.

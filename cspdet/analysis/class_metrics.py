@@ -29,7 +29,7 @@ def metrics_at_best_f1(
         results: Detections in COCO's results format, checked by `evaluation.results.read_results`.
 
     Returns:
-        The operating point of all classes together, and the metrics of each class at its threshold.
+        The operating point of all classes together, and the metrics of each class at the same score threshold.
 
     Raises:
         DataError: The annotation file is missing or has changed since the split was loaded.

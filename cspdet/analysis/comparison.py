@@ -1,8 +1,8 @@
 """Compare runs on the same images by a paired bootstrap over images.
 
-Each resample draws N of the N images with replacement and computes the AP of every run on the drawn images, which are
-the same for all runs. The spread of the AP differences is the uncertainty due to the choice of images. Detections are
-matched only once; a resample only changes the weight of each image.
+Each resample draws N of the N images with replacement, the same images for all runs, and computes the AP of every run
+on the drawn images. The spread of the AP differences is the uncertainty due to the choice of images. Detections are
+matched only once, because a resample changes only the weight of each image.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def with_changed_images(
 
     Args:
         comparison: The comparison of the runs.
-        runs: The runs, in its order.
+        runs: The runs, in the order of the comparison.
         thresholds: Score threshold of the kept detections of each run.
         max_images: Maximum number of images per pair of runs.
     """

@@ -34,7 +34,7 @@ def _match_regardless_of_class(run: MatchedRun, remaining: np.ndarray, unmatched
 
 
 def confusion_matrix(run: MatchedRun, threshold: float) -> Confusion:
-    """Count boxes and detections with a score of at least `threshold`, at the IoU threshold `run.iou`.
+    """Compute the confusion matrix of the detections whose score is at least `threshold`, at the IoU `run.iou`.
 
     First, each detection, in descending score, is matched with the unmatched box of its own class with the highest IoU;
     these correct detections are the diagonal. Then the remaining detections are matched in the same way, regardless of

@@ -75,7 +75,10 @@ def classify_errors(run: MatchedRun) -> ErrorTypes:
 
 
 def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -> Errors:
-    """Count the errors of each type, in total and with scores of at least `threshold`, and compute their AP costs."""
+    """Count the errors of each type and compute the AP cost of each type.
+
+    Errors are counted twice: all of them, and those with scores of at least `threshold`.
+    """
     is_target, kept = run.is_target, run.detections.score >= threshold
     reached = np.zeros(len(is_target), bool)
     reached[error_types.intended_gt[error_types.intended_gt >= 0]] = True
@@ -120,7 +123,13 @@ def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -
 
 
 def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
-    """Compute the AP after fixing one error type: its detections are corrected, or removed if they have no free box."""
+    """Compute the AP after fixing one error type. Detections of this type are corrected, or removed without a free box.
+
+    Args:
+        run: The matched run.
+        error_types: The type of each detection.
+        index: The fixed error type, an index into DETECTION_TYPES.
+    """
     chosen = error_types.detection_type == index
     correct, gone = error_types.detection_type == CORRECT, (error_types.detection_type == IGNORED) | chosen
     ranking = run.ranking
@@ -135,7 +144,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """Select, for each unmatched box, the best of the chosen detections that are intended for it; return (D,) bool."""
+    """Return a (D,) bool mask: for each unmatched box, the best of the chosen detections with this `intended_gt`."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]
@@ -191,8 +200,8 @@ def best_overlap(pairs: IouPairs, num_detections: int) -> tuple[np.ndarray, np.n
     """Find the box with the highest IoU for each detection.
 
     Returns:
-        (D,) highest IoU, 0 without overlap; (D,) index of its box, the first one if several are equal, -1 without
-        overlap.
+        Two (D,) arrays: the highest IoU of each detection, 0 without overlap; and the index of the box with this IoU,
+        -1 without overlap. If several boxes have the same IoU, the first of them is returned.
     """
     best_iou, best_gt = np.zeros(num_detections), np.full(num_detections, -1, np.int64)
     start = group_starts(pairs.detection_index)

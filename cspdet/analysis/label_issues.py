@@ -86,9 +86,9 @@ def _best_other_class_overlap(run: MatchedRun) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _undetected_boxes(run: MatchedRun) -> np.ndarray:
-    """Return the indices of boxes without a detection of IoU BACKGROUND_IOU and score above MIN_EVIDENCE_SCORE.
+    """Return the indices of the boxes that no detection with a score above MIN_EVIDENCE_SCORE overlaps, largest first.
 
-    The largest box is first.
+    Two boxes overlap if their IoU is at least BACKGROUND_IOU.
     """
     pairs = run.pairs
     seen = np.zeros(len(run.ground_truth), bool)

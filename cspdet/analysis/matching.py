@@ -48,8 +48,8 @@ def build_candidates(
 ) -> MatchCandidates:
     """Select and sort the pairs for matching within classes.
 
-    Pairs of different classes are dropped. As in pycocotools, a detection prefers the box with the highest IoU, the
-    later box if the IoU is equal, and any box over an ignored box.
+    Pairs of different classes are dropped. A detection prefers a box that is not ignored, then a higher IoU, then a
+    later box. This order is that of pycocotools.
 
     Args:
         pairs: Pairs of detections and boxes with their IoU.

@@ -74,7 +74,7 @@ def _same_image_pairs(image_index: np.ndarray, start: np.ndarray) -> Iterator[tu
     """Yield all pairs of a row and a box of the same image, in chunks: (P,) row indices and (P,) box indices.
 
     Args:
-        image_index: (N,) image of each row.
+        image_index: (N,) image of each row; a row is a detection or a box.
         start: Offsets of the boxes of each image.
     """
     first, count = start[image_index], start[image_index + 1] - start[image_index]

@@ -67,7 +67,7 @@ def ap_name(iou: float) -> str:
 
 
 def undetected_classes_line(analysis: Analysis) -> str | None:
-    """Return the classes without a correct detection as a line; None if every class has one."""
+    """Return a line that lists the classes with boxes but no correct detection; None if there are no such classes."""
     names = [f"{one.name} ({one.num_gt} boxes)" for one in analysis.undetected_classes]
     if not names:
         return None

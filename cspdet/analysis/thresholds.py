@@ -35,9 +35,10 @@ def threshold_curves(run: MatchedRun) -> ThresholdCurves:
 
 
 def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Return the operating point with the highest F1, or of several with equal F1 the one with the highest threshold.
+    """Return the operating point with the highest F1.
 
-    If no detection is correct, the threshold is FALLBACK_THRESHOLD.
+    If several thresholds have the same F1, the highest of them is used. If no detection is correct, the threshold is
+    FALLBACK_THRESHOLD.
 
     Args:
         score: (D,) scores of the detections that are not ignored.
@@ -55,7 +56,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
 
 
 def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Compute the operating point at a score threshold; see `best_operating_point` for the other arguments."""
+    """Compute the operating point at a score threshold, from the arguments of `best_operating_point`."""
     above = score >= threshold
     return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 

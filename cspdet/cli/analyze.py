@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
 def run_names(words: Sequence[str]) -> list[str]:
     """Return a unique name per run.
 
-    The name is the folder name or the file name. If several runs share it, it is the path, with a counter if even the
-    paths are equal.
+    The name is the folder name, or the file name without `.json`. Runs with the same name are named by their paths
+    instead. If even the paths are equal, a counter is added.
     """
     paths = [Path(word) for word in words]
     short = [path.resolve().parent.name if path.name == RESULTS_FILE else path.resolve().name for path in paths]
@@ -110,7 +110,7 @@ def _analysis_config(args: argparse.Namespace) -> AnalysisConfig:
     """Build the analysis config from the arguments.
 
     Raises:
-        ConfigError: There are overrides; `analyze` has no config that they could change.
+        ConfigError: There are overrides, but `analyze` has no config that they could change; or a value is invalid.
     """
     if args.overrides:
         raise ConfigError(f"analyze: there is no config that {args.overrides[0]!r} could override")

@@ -29,7 +29,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--import MODULE` and `--fetch`, the options of commands with a MODEL; `run_command` obeys them."""
+    """Add `--import MODULE` and `--fetch`, the options of every command with a MODEL argument."""
     add_import_argument(parser)
     parser.add_argument(
         "--fetch",
@@ -46,7 +46,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_device(text: str) -> str:
-    """Parse `--device`; torch checks later whether it exists. `0` is `cuda:0`, as in other toolkits.
+    """Parse `--device`. `0` means `cuda:0`. Whether the device exists is not checked.
 
     Raises:
         ConfigError: The text names no device, or several.
@@ -79,15 +79,15 @@ def parse_image_size(text: str) -> tuple[int, int]:
 
 
 def model_file(text: str) -> str:
-    """Return the path of a MODEL argument as text; see `model_path`."""
+    """Return the result of `model_path` as text."""
     return str(model_path(text))
 
 
 def model_path(text: str) -> Path:
     """Return the path of a MODEL argument.
 
-    A run folder stands for its best checkpoint, and the name of a downloaded model for its file. Other names are
-    returned unchanged.
+    For a run folder, this is its best checkpoint. For the name of a downloaded model, this is the downloaded file. Any
+    other text is returned unchanged.
     """
     path = run_checkpoint(text)
     if path.exists():
@@ -98,7 +98,7 @@ def model_path(text: str) -> Path:
 
 
 def fetch_models(args: argparse.Namespace) -> None:
-    """Download the models of the catalogue or of the Hub that MODEL and `--weights` name, if `--fetch` is given.
+    """If `--fetch` is given, download the models that MODEL and `--weights` name, and store their paths in `args`.
 
     Raises:
         UserError: A download fails.
@@ -139,13 +139,13 @@ def check_values(args: argparse.Namespace, expected: Sequence[tuple[str, bool, s
 
 
 def print_lines(lines: Iterable[str | Table]) -> None:
-    """Print lines of text and tables; see `format_lines`."""
+    """Print lines of text and tables to stdout."""
     text = "".join(f"{line}\n" for line in format_lines(lines, sys.stdout))
     getattr(sys.stdout, "write_styled", sys.stdout.write)(text)
 
 
 def use_data_override(args: argparse.Namespace) -> None:
-    """Move the override `data=FILE` to `args.data` if there is no config to override: no MODEL, or an exported file."""
+    """Move the override `data=FILE` to `args.data` if MODEL is missing or an exported file, which has no config."""
     has_config = args.model is not None and Path(args.model).suffix not in EXPORTED_SUFFIXES
     given = [text for text in args.overrides if text.startswith("data=")]
     if given and not has_config and args.data is None:

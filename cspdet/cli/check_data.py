@@ -4,8 +4,9 @@
   cspdet check-data data/shapes/shapes.yaml --report               # also writes runs/check-data/index.html
   cspdet check-data data/shapes/shapes.yaml --report data.html --config csppelee_efm_sam
 
-The page shows errors and notes, histograms of the classes, sizes, shapes and positions of the boxes, near-duplicates
-within and across the splits, samples of each class, and with --config boxes and anchors at the network's input size.
+The page shows errors and notes, near-duplicates within and across the splits, and samples of each class. Histograms
+show the classes, sizes, shapes and positions of the boxes. With --config, the page also compares the boxes with the
+anchors at the network's input size.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def _text(report: ValidationReport) -> list[str | Table]:
 
 
 def _class_table(splits: Mapping[str, SplitReport]) -> list[str | Table]:
-    """Return a table of the boxes per class and split, the most frequent classes first."""
+    """Return the table of the number of boxes per class and split; the most frequent class is first."""
     boxes = {
         name: {entry["name"]: entry["boxes"] for entry in split.classes} for name, split in splits.items()
     }  # fmt: skip

@@ -129,7 +129,9 @@ def validate_args(args: argparse.Namespace) -> None:
 
 
 def find_image_files(sources: Sequence[str]) -> list[ImageFile]:
-    """Return the images of the SOURCE arguments, sorted by path within each; videos are skipped with a warning.
+    """Return the images of the SOURCE arguments. Videos are skipped with a warning.
+
+    The arguments keep their order. The images of one argument are sorted by path.
 
     Raises:
         SourceError: No file matches, or none of the files is an image.
@@ -140,7 +142,7 @@ def find_image_files(sources: Sequence[str]) -> list[ImageFile]:
 
 
 def select_images(sources: Sequence[str], found: Sequence[MediaSource]) -> list[ImageFile]:
-    """Return the images of `found`, which the SOURCE arguments name; videos are skipped with a warning.
+    """Return the images among `found`, the files of the SOURCE arguments. Videos are skipped with a warning.
 
     Raises:
         SourceError: There is no image.

@@ -140,7 +140,10 @@ def _check_data(data: Path | None) -> None:
 
 
 def _print_detection(args: argparse.Namespace, evaluation: DetectionEvaluation) -> None:
-    """Write metrics.json, detections.json and, for a test split, the zip for the COCO server; print the metrics."""
+    """Print the metrics, and write metrics.json and detections.json.
+
+    For the split test without ground truth, the zip for the COCO evaluation server is also written.
+    """
     from cspdet.evaluation.results import submission_name, write_submission
 
     metrics, voc = evaluation.metrics, _evaluate_voc(args, evaluation)

@@ -30,7 +30,7 @@ METRIC_DESCRIPTIONS = {
 
 
 def format_metrics(evaluation: DetectionEvaluation, voc: VocMetrics | None = None) -> list[str | Table]:
-    """Return the lines and tables that `eval` prints; with `voc`, also those of Pascal VOC's AP."""
+    """Return the lines and tables that `eval` prints. If `voc` is given, they include the AP of Pascal VOC."""
     metrics = evaluation.metrics
     lines: list[str | Table] = [
         f"{count(metrics.images, 'image')}, {count(metrics.detections, 'detection')}, {metrics.evaluator}",
@@ -43,7 +43,7 @@ def format_metrics(evaluation: DetectionEvaluation, voc: VocMetrics | None = Non
 
 
 def _class_lines(evaluation: DetectionEvaluation) -> list[str | Table]:
-    """Return the table of the classes, highest AP first, and its notes."""
+    """Return the table of the classes, highest AP first, and the notes below the table."""
     from cspdet.analysis.class_metrics import metrics_at_best_f1
 
     metrics = evaluation.metrics

@@ -93,7 +93,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _format_name(args: argparse.Namespace) -> str:
-    """Return the format name: of --format, in lower case except `module:Class`; without it, of the --output suffix."""
+    """Return the name of the export format.
+
+    The name is the value of `--format`, in lower case unless it is `module:Class`. Without `--format`, the suffix of
+    `--output` determines the format.
+    """
     known = EXPORT_FORMATS.names()
     if args.format is not None:
         return str(args.format if ":" in args.format else args.format.lower())

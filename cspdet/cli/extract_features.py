@@ -3,9 +3,10 @@
   cspdet extract-features runs/csppeleenet/best.pt photos --output photos.npz
   cspdet extract-features runs/csppelee_efm_sam/best.pt photos --output maps --layer maps --size 416
 
-MODEL is a classifier or a detector; its backbone is used. FILE.npz has `names` (the paths) and `features` of shape
-(images, channels), or with --layer maps one array per stride, `stride8` ..., of shape (images, channels, height,
-width). If --output is a folder, one file per image is written instead: NAME.npy or NAME.npz.
+MODEL is a classifier or a detector; its backbone is used. FILE.npz has the array `names`, the paths of the images, and
+the array `features` of shape (images, channels). With --layer maps, FILE.npz has one array per stride instead of
+`features`, such as `stride8`, of shape (images, channels, height, width). If --output is a folder, one file per image
+is written instead: NAME.npy or NAME.npz.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _validate_args(args: argparse.Namespace) -> list[ImageFile]:
 
 
 def _crop(args: argparse.Namespace, bundle: ModelBundle) -> ImageCrop:
-    """Return the crop of the images: the crop of a classifier's `eval` section, or the largest center crop."""
+    """Return the crop of the images: for a classifier the crop of its `eval` section, else the largest center crop."""
     from cspdet.datasets.classification.crops import build_image_crop
     from cspdet.models.config import ClassifierEvalConfig
 

@@ -5,9 +5,11 @@
   cspdet fetch hf:user/name hf:user/name@v2                 # models that `cspdet push` uploaded
   cspdet fetch yolov4 --file ~/Downloads/yolov4.weights     # a file that you have is copied, not downloaded
 
-A download continues where an interrupted one stopped. Size and hash are verified. Darknet weights are converted to a
-checkpoint with the input size and the thresholds of the published accuracy. CSPDET_HOME names the cache folder,
-CSPDET_OFFLINE=1 forbids downloads, CSPDET_ZOO names a further catalogue, and http_proxy and https_proxy a proxy.
+An interrupted download continues where it stopped. Size and hash are verified. Darknet weights are converted to a
+checkpoint with the input size and the thresholds of the published accuracy.
+
+Environment variables: CSPDET_HOME is the cache folder. CSPDET_OFFLINE=1 forbids downloads. CSPDET_ZOO is the file of a
+further catalogue. http_proxy and https_proxy are the addresses of proxies.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     """Download the models, and print the path of each.
 
     Returns:
-        0; or 2 if a download failed. The other models are downloaded nevertheless.
+        The exit code 0.
+
+    Raises:
+        UserError: A download failed. The other models are downloaded before the error is raised.
     """
     _check(args)
 

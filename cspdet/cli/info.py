@@ -5,10 +5,11 @@
   cspdet info runs/csppelee_efm_sam/best.pt --size 608x608 --layers
   cspdet info pelee_yolov3 csppelee_efm --layers --plot layers.png
 
-BFLOPs are counted as Darknet does: 2 per multiply-add of convolutions and linear layers, and window size times outputs
-for poolings. Traffic is the number of elements that convolutions read and write, in millions; CIO, defined in the
-CSPNet paper, includes poolings. The network of a config has 80 classes (COCO) if the dataset of its `data` does not
-exist. Published values are listed for networks of the same name, unless an override changes `model`.
+BFLOPs are billions of operations, counted as in Darknet: 2 per multiply-add of convolutions and linear layers, and
+window size times outputs for poolings. Traffic is the number of elements that convolutions read and write, in millions.
+CIO, a term of the CSPNet paper, is the same number for all layers, including poolings and linear layers. The network of
+a config has 80 classes (COCO) if the dataset of its `data` does not exist. Published values are listed for networks of
+the same name, unless an override changes `model`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _profile(args: argparse.Namespace) -> list[ModelProfile]:
-    """Profile the models; models of one name, such as best, are named by the parts of their paths that differ."""
+    """Profile the models. Models with equal names, such as best, are named by the parts of their paths that differ."""
     from cspdet.checkpoints.model_profile import profile_model
 
     num_classes_cache: dict[Path, int] = {}
@@ -180,7 +181,7 @@ def _notes(profiles: list[ModelProfile]) -> list[str | Table]:
 
 
 def _published_lines(published: PublishedResult, cost: ModelCost) -> list[str]:
-    """Return lines with the published values and, in parentheses, the relative differences of ours."""
+    """Return lines with the published values and, in parentheses, the relative difference of each counted value."""
     at_size = cost.size_hw == published.size
     weights, stored = published.conv_weights, published.stored_values
     values = [

@@ -172,7 +172,7 @@ def _exit_code(run: Callable[[], int]) -> int:
 
 
 def _check_current_folder() -> None:
-    """Raise UserError if the current folder was deleted; libraries that torch loads end the process there."""
+    """Raise UserError if the current folder was deleted: there, libraries that torch loads would end the process."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -182,8 +182,8 @@ def _check_current_folder() -> None:
 def limit_openmp_spinning(environ: MutableMapping[str, str]) -> None:
     """Shorten the time that OpenMP threads of this process and its children spin before they sleep.
 
-    Nothing is changed if the user has set one of the variables. libgomp reads the variables when `import torch` loads
-    it; calls after that affect only child processes.
+    If one of OPENMP_WAIT_VARIABLES is set, nothing is changed. libgomp reads the variables when torch is imported. A
+    call after `import torch` affects only child processes.
 
     Args:
         environ: The environment to change, usually `os.environ`.

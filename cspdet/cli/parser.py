@@ -44,9 +44,9 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def _suggest(self, word: str) -> str:
-        """Return ` (did you mean ...?)` with the flag most similar to `word`, or ""; synonyms suggest their flag.
+        """Return ` (did you mean ...?)` with the flag most similar to `word`; "" if no flag is similar.
 
-        A synonym of a flag that this command does not have is no misspelled flag of this command.
+        A word in SYNONYMS stands for a flag. If this command does not have this flag, the returned text says so.
         """
         subparsers = _subparsers(self)
         parsers = [self, *(subparsers.choices.values() if subparsers else ())]
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Fits the paragraphs and the examples of a description to the width of the terminal."""
+    """Formatter that wraps the paragraphs and the examples of a description at the width of the terminal."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
@@ -80,7 +80,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _fit_example(line: str, width: int) -> list[str]:
-    """Return the lines of an example that fit `width`: the comment first, then the command, which can be pasted."""
+    """Split an example into lines of at most `width` characters.
+
+    If the example is too long, its comment comes first. Backslashes connect the lines of a command.
+    """
     if len(line) <= width:
         return [line]
     command, mark, comment = line.partition(" # ")
@@ -135,8 +138,8 @@ def parse(parser: Parser, words: list[str]) -> argparse.Namespace:
     """Parse flags and positional arguments in any order.
 
     Returns:
-        The arguments. `overrides` has the config overrides `key.path=value`; `notes` has the arguments in the style of
-        other toolkits, each with the argument as which it was read.
+        The arguments. `overrides` has the config overrides `key.path=value`. `notes` has pairs of an argument in the
+        style of another toolkit and the argument of cspdet that replaces it.
 
     Raises:
         ConfigError: Invalid arguments.
@@ -156,7 +159,8 @@ def parse(parser: Parser, words: list[str]) -> argparse.Namespace:
 def limit_threads(threads: int | None, environ: MutableMapping[str, str]) -> None:
     """Limit the CPU threads of this process and its children to the value of `--threads`.
 
-    Libraries that are imported later read the environment; those of torch and OpenCV are also set directly.
+    Libraries that are imported later read the environment. The threads of OpenCV, and of torch if it is already
+    imported, are set directly.
 
     Args:
         threads: Number of threads; None: no limit.

@@ -1,8 +1,7 @@
 """Arguments in the style of other detection toolkits, and the flags and config keys that they stand for.
 
-`epochs=3`, `--imgsz 160`, `conf=0.3`, `model=x.yaml` and `--batch_size 8` are read as `train.epochs=3`,
-`input.size=160`, `--min-score 0.3`, the argument MODEL and `--batch-size 8`. An argument is translated only if its
-meaning is clear.
+For example, `epochs=3` is read as `train.epochs=3`, `--imgsz 160` as `input.size=160`, and `conf=0.3` as
+`--min-score 0.3`. An argument is translated only if its meaning is clear.
 """
 
 from __future__ import annotations
@@ -200,10 +199,10 @@ class CommandWords:
             raise ConfigError(f"unexpected {word!r}; --output sets the output folder")
 
     def _place_named(self) -> None:
-        """Insert the values of `model=` and `source=` as positional arguments, the model only if it is missing.
+        """Insert the values of `model=` and `source=` as positional arguments.
 
-        If the model is not missing, `model=` remains an override of the config. If no model is given, the value of
-        `--weights` is the model.
+        If the command line already has a model, `model=` remains an override of the config. If no model is given, the
+        value of `--weights` becomes the model.
         """
         if "source" in self._named:
             self._given.append(self._named["source"])
@@ -221,9 +220,10 @@ class CommandWords:
             self.notes.append((f"--weights {self.plain[0]}", "MODEL"))
 
     def _lacks_argument(self, first: str = "") -> bool:
-        """Return whether positional arguments are missing; with `first`, only if the first one has this name.
+        """Return whether positional arguments are missing. With --resume or --detections, none is missing.
 
-        With --resume or --detections, no argument is missing.
+        Args:
+            first: Name that the first positional argument of the command must have; "": any name.
         """
         has_other_input = not {"--resume", "--detections"}.isdisjoint(self.plain)
         is_first = not first or self._arguments[:1] == [first]
@@ -245,7 +245,7 @@ def _normalize(name: str) -> str:
 
 
 def _convert(target: str, value: str) -> str:
-    """Return `value` in the format of the flag or key `target`: 640,480 as a size, and -1 as the batch size `auto`."""
+    """Convert `value` to the format of the flag or key `target`: `640,480` to `640x480`, batch size -1 to `auto`."""
     sides = re.fullmatch(r"[\[(]?(\d+)\s*[,x]\s*(\d+)[\])]?", value)
     if target == "--size" and sides:
         return f"{sides[1]}x{sides[2]}"

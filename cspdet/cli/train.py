@@ -3,7 +3,7 @@
   cspdet train csppelee_efm_sam data=mine.yaml train.epochs=50
   cspdet train classification/csppeleenet data=imagenet
   cspdet train --resume runs/csppelee_efm_sam
-  cspdet train runs/csppelee_efm_sam/best.pt data=other.yaml       # fine-tuning, by the recipe train/finetune.yaml
+  cspdet train runs/csppelee_efm_sam/best.pt data=other.yaml       # fine-tuning, with the recipe train/finetune.yaml
 
 Override config values with key.path=value, or a whole section with a file: train=configs/train/paper.yaml
 """
@@ -91,11 +91,11 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
 
 
 def _resolve_config(config: Path) -> Path:
-    """Return the path of a CONFIG argument; for a model to train further, the path of its checkpoint.
+    """Return the path of a CONFIG argument. For a model to train further, this is the path of its checkpoint.
 
     Raises:
         CheckpointError: The checkpoint is missing, or the named model is not downloaded.
-        ConfigError: It is an exported file.
+        ConfigError: CONFIG is an exported file.
     """
     if config.suffix in CONFIG_SUFFIXES or config.as_posix() in released_configs():
         return config

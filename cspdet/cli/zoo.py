@@ -4,8 +4,8 @@
   cspdet zoo yolov4-tiny           # source, license, hashes and accuracy of one model
   cspdet zoo --json
 
-The accuracy is the published one. `val2017` says whether val2017 of COCO was not used for training, so that an
-evaluation on it is fair.
+The accuracy is the published accuracy. `val2017` is `yes` if the model was not trained on val2017 of COCO. Only then is
+an evaluation on val2017 fair.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _facts(name: str, entry: ZooEntry) -> dict[str, Any]:
-    """Return all values of a model, its name, its path, and whether it is downloaded."""
+    """Return the values of a catalogue entry, with the name and path of the model and whether it is downloaded."""
     path = model_path(name, entry)
     return {"name": name, **entry.model_dump(mode="json"), "path": str(path), "downloaded": path.is_file()}
 
