@@ -11,6 +11,7 @@ import pytest
 
 import cspdet
 from cspdet.datasets.synthetic.dataset import make_shapes
+from cspdet.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,3 +77,14 @@ def test_a_model_is_trained_evaluated_used_exported_and_analyzed(tmp_path, monke
     report = cspdet.analyze("run/detections.json", page=False)
     assert report.analyses[0].num_gt > 0
     assert report.output == Path("runs/analyze")
+
+
+def test_wrong_arguments_are_named(tmp_path):
+    with pytest.raises(UserError, match="at least one results file, found none"):
+        cspdet.analyze([])
+    with pytest.raises(UserError, match="a name for each of the 1 results files, found 2"):
+        cspdet.analyze(["a.json"], names=["a", "b"])
+    with pytest.raises(ValueError, match="model: expected a path, a loaded model or a predictor, found NoneType"):
+        cspdet.predict(None, np.zeros((9, 9, 3), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"overrides: expected a list of key.path=value, found the text"):
+        cspdet.load("csppelee_prn", overrides="train.epochs=1")
