@@ -46,7 +46,7 @@ def classes_section(analysis: Analysis) -> ReportSection:
 
 
 def curves_section(analysis: Analysis) -> ReportSection:
-    """Build the section with precision-recall curves, and with F1 as a function of the score threshold."""
+    """Build the section with precision-recall curves, and with precision, recall and F1 by score threshold."""
     drawn = _extremes(analysis)
     charts = [_precision_recall(analysis, curve, drawn) for curve in analysis.precision_recall]
     charts += [_all_thresholds(analysis), _class_thresholds(analysis, drawn)]
@@ -70,7 +70,7 @@ def _extremes(analysis: Analysis) -> list[int]:
 def _class_curves(
     analysis: Analysis, x: np.ndarray, values: np.ndarray, drawn: list[int], metrics: list[float | None]
 ) -> tuple[list[LineSeries], list[LegendEntry], tuple[str, ...]]:
-    """Create one curve per class from `values` (C, K).
+    """Create one curve per class from the (K,) positions `x` and the (C, K) `values`.
 
     The curves of the `drawn` classes have different line styles and legend entries. The curves of the other classes are
     hidden until the reader selects them.

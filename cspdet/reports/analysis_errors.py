@@ -42,7 +42,7 @@ ERROR_TYPE_ADVICE = {
 
 
 def errors_section(analysis: Analysis) -> ReportSection:
-    """Build the section with the AP50 cost of each error type (at IoU .5), and advice on how to reduce it."""
+    """Build the section with the AP cost of each error type, and with advice on how to reduce the errors."""
     errors, metric = analysis.errors, ap_name(analysis.errors.iou)
     ranked = sorted(errors.costs, key=lambda cost: -(cost.ap_cost or 0.0))
     bars = [(cost.error_type, cost.ap_cost, _tooltip(cost)) for cost in ranked if cost.ap_cost is not None]

@@ -60,7 +60,7 @@ def build_explorer(analysis: Analysis, key: str) -> Explorer:
 
 
 def _class_counts(counts: ThresholdCounts, class_id: int, index: int) -> tuple[int, int, int]:
-    """Return boxes, correct and wrong detections of a class at a threshold."""
+    """Return the numbers of boxes, correct detections and wrong detections of a class at a threshold index."""
     wrong = sum(int(counts.counts[name][class_id, index]) for name in WRONG_TYPES)
     return int(counts.num_gt[class_id]), int(counts.counts["correct"][class_id, index]), wrong
 
@@ -83,7 +83,7 @@ def _error_types_table(counts: ThresholdCounts, index: int) -> Table:
 
 
 def _script_data(analysis: Analysis) -> dict[str, object]:
-    """Return the data for the script of the page: `counts` by type, class and threshold, without zeros at the end."""
+    """Return the data for the script of the page. `counts` by type, class and threshold omit zeros at the end."""
     counts = analysis.threshold_counts
     return {
         "thresholds": counts.threshold.tolist(),

@@ -54,7 +54,7 @@ def worst_images_blocks(
         coco: The split of the run.
         gallery: Maximum number of images in the gallery.
         embedder: Embeds the images.
-        key: Identifier of the explorer that controls the gallery; empty: the page has none.
+        key: Identifier of the explorer that controls the gallery; empty: the page has no explorer.
     """
     worst_images = analysis.worst_images[:gallery]
     cards = [card for worst in worst_images if (card := _worst_card(worst, coco, embedder, analysis)) is not None]

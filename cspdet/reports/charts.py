@@ -1,8 +1,8 @@
 """Charts as inline SVG.
 
-The style sheet of the page defines their colors (light and dark); series also differ by line style, not only by color.
-All functions return markup with escaped texts. Charts are WIDTH SVG units wide, their axes have units, and values are
-shown as tooltips.
+The style sheet of the page defines the light and the dark colors. Series differ by color and by line style. All
+functions return markup with escaped texts. Charts are WIDTH SVG units wide. Their axes have units, and tooltips show
+the values.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def line_chart(
     y: tuple[float, float] = (0, 1),
     integer_x: bool = False,
 ) -> Markup:
-    """Draw line series; series with more than 101 points are downsampled to 101 points.
+    """Draw one line per series. A series with more than 101 points is downsampled to 101 points.
 
     Args:
         curves: The series.
@@ -174,7 +174,7 @@ def format_range(low: float, high: float) -> str:
 
 
 def bar_chart(rows: Sequence[tuple[str, float, str]], x_label: str, *, digits: int = 3) -> Markup:
-    """Draw one horizontal bar per (name, value, tooltip), with the value as text at its end."""
+    """Draw one horizontal bar per (name, value, tooltip), with the value as text at the end of the bar."""
     step, top, bottom = 28, 6, 40
     height = top + step * len(rows) + bottom
     left = min(150.0, 12 + CHAR_WIDTH * max((len(name) for name, _, _ in rows), default=0))
@@ -251,5 +251,5 @@ def svg_element(parts: Sequence[str], label: str, *, height: int = HEIGHT) -> Ma
 
 
 def truncate_text(text: str, max_chars: int) -> str:
-    """Truncate text to `max_chars` characters; the last one becomes an ellipsis."""
+    """Truncate text to `max_chars` characters. Truncated text ends with an ellipsis."""
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

@@ -17,7 +17,10 @@ LAYERS = ("before", "after")
 def changed_images_sections(
     comparison: Comparison, coco: CocoDataset, gallery: int, embedder: ThumbnailEmbedder
 ) -> list[ReportSection]:
-    """Build one section per other run with the images whose errors changed most; without changes there is none."""
+    """Build one section per run after the first: the images whose errors differ most from those of the first run.
+
+    A run without such images has no section.
+    """
     sections = []
     for number, one in enumerate(comparison.against_first, start=2):
         cards = [card for image in one.changed_images[:gallery] if (card := _card(image, coco, embedder)) is not None]
@@ -48,7 +51,7 @@ def _card(image: ChangedImage, coco: CocoDataset, embedder: ThumbnailEmbedder) -
 
 
 def _layer_boxes(side: WorstImage, layer: str) -> list[GalleryBox]:
-    """Return the annotated boxes and the wrong detections of one run."""
+    """Return the annotated boxes and the wrong detections of one run, as boxes of the layer `layer` of a gallery."""
     named = [one.class_name for one in side.annotations] + [one.class_name for one in side.detections]
     names = tuple(dict.fromkeys(named))
     boxes = image_boxes(replace(side, other_detections=()), names)

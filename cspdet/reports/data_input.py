@@ -1,4 +1,4 @@
-"""Report section about a dataset at the network input: box sizes, and how well the anchors fit them."""
+"""Report section about a dataset at the network input: box sizes, and how well the anchors fit the boxes."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def data_sections(
 
 
 def _issues_section(validation_report: ValidationReport) -> ReportSection:
-    """Build the section with errors and notes; only with errors its title is `Problems`."""
+    """Build the section with errors and notes. If there are errors, its title is `Problems`."""
     errors, notes = validation_report.errors, validation_report.warnings
     blocks: list[Block] = []
     if errors:

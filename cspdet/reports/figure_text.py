@@ -1,4 +1,4 @@
-"""Text in figures: names are drawn as they are, in installed fonts that have their characters."""
+"""Text in figures: escape special characters, and find installed fonts that have all characters."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def plain_text(text: str) -> str:
 
 @contextmanager
 def fonts_for(texts: Iterable[str]) -> Iterator[None]:
-    """Context manager in which figures have fonts for the characters of `texts`; warn of characters that no font has.
+    """Context manager in which figures use installed fonts that have the characters of `texts`.
 
-    matplotlib's own font has no Chinese, Japanese or Korean characters, for example.
+    For example, matplotlib's default font has no Chinese, Japanese or Korean characters. Characters that no installed
+    font has are logged as a warning.
     """
     import matplotlib  # slow import
 
@@ -41,7 +42,7 @@ def fonts_for(texts: Iterable[str]) -> Iterator[None]:
 
 
 def _find_families(characters: set[str]) -> tuple[list[str], set[str]]:
-    """Return font families that have the characters, the default one first, and the characters that none has."""
+    """Return the font families that have the characters, default family first; and the characters that no font has."""
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 

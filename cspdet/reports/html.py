@@ -48,8 +48,8 @@ def write_page(
 def format_cell(value: CellValue, column: Column) -> str:
     """Format the value of a table cell.
 
-    Numbers have the decimals of the column; if it has none, floats have four significant digits. Thin spaces separate
-    thousands.
+    Numbers have `column.digits` decimals. If `column.digits` is None, floats have four significant digits. Thin spaces
+    separate thousands.
     """
     if value is None:
         return DASH
@@ -62,7 +62,7 @@ def format_cell(value: CellValue, column: Column) -> str:
 
 
 def format_live(value: CellValue) -> str:
-    """Format a count, or a fraction with three decimals, as the script of the page does."""
+    """Format a count, or a fraction with three decimals. The script of the page uses the same format."""
     return format_cell(value, Column("", 3 if isinstance(value, float) else None, True))
 
 

@@ -109,7 +109,7 @@ class ThumbnailEmbedder:
 
 
 def square_crop(box_xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 of a square around a box, with a margin; it may extend beyond the image.
+    """Return x1, y1, x2, y2 of a square around a box, with a margin; the square may extend beyond the image.
 
     The margin on each side is CROP_CONTEXT times the longer side of the box. The square has at least MIN_CROP_SIZE
     pixels.

@@ -1,8 +1,8 @@
 """Plot training curves from the `metrics.jsonl` of one or several runs.
 
-Each group of metrics (losses, AP, learning rate, speed) has a panel. The lines of a single run have a color and a line
-style per metric; of several runs, a color per run and a line style per metric.
-Lines of the file without a key are skipped in the curve of this key; null and NaN leave a gap.
+Each group of metrics (losses, AP, learning rate, speed) has a panel. For a single run, each metric has its own color
+and line style. For several runs, each run has its own color and each metric its own line style. The curve of a key
+skips the lines of the file without this key, and has a gap at null and NaN.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _draw_figure(
 def _add_runs_legend(
     figure: Figure, runs: Sequence[RunMetrics], keys: Sequence[str], x: XAxis, title: str | None
 ) -> None:
-    """Add a legend of the runs with their best values. A suptitle would overlap it, so the legend has the title."""
+    """Add a legend of the runs with their best values. A separate title would overlap; the legend has the title."""
     from matplotlib.lines import Line2D
 
     metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)
@@ -185,7 +185,7 @@ def _draw_curve(
 
 
 def _add_legend(panel: Axes, keys: Sequence[str], colors: Sequence[str], bests: Sequence[str]) -> None:
-    """Add a legend above the panel, where it covers no curve: the lines and, for a single run, the best values."""
+    """Add a legend above the panel, outside the curves: the lines and, for a single run, the best values."""
     from matplotlib.lines import Line2D
 
     handles = [

@@ -54,7 +54,7 @@ def analyze_results_files(
     config: AnalysisConfig = AnalysisConfig(),  # noqa: B008
     page: bool = True,
 ) -> AnalysisReport:
-    """Analyze the errors of detections, and compare several runs; see `cspdet.analyze`."""
+    """Analyze the errors of detections, and compare several runs. The arguments are those of `cspdet.analyze`."""
     paths = [Path(path) for path in results]
     if not paths:
         raise ConfigError("analyze: expected at least one results file, found none")

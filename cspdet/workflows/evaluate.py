@@ -189,7 +189,7 @@ def _load_split(bundle: ModelBundle, options: EvaluationOptions) -> tuple[CocoDa
     """Load the split of `options`, and match the classes of the model to the classes of the dataset.
 
     Returns:
-        The split, and the dataset class index of each model class, or None if both have the same classes.
+        The split; and the dataset class index of each model class, None if both have the same classes.
     """
     data = options.data or bundle.config.data
     assert data is not None  # `data` is required in a detector config

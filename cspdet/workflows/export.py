@@ -20,7 +20,7 @@ def export_model(
     weights: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> ExportResult:
-    """Check all options before loading the model, then export it; see `cspdet.export`."""
+    """Check all options, then load the model and export it. The arguments are those of `cspdet.export`."""
     export_format = load_format(format)
     if output is not None:
         export_format.check_target(Path(output))

@@ -54,8 +54,8 @@ def load_detector(
         min_score: Score threshold.
         nms_iou: NMS IoU threshold.
         max_detections: Maximum number of detections per image.
-        vote_iou: IoU threshold of box voting, which replaces each box by the average of all candidates that overlap it
-            with a higher IoU; None: no voting.
+        vote_iou: IoU threshold of box voting, which replaces each box by the weighted average of all candidates whose
+            IoU with this box is above the threshold; None: no voting.
         max_iou: Old name of `nms_iou` (cspdet 1).
 
     Returns:
@@ -100,7 +100,7 @@ def load_classifier(
         weights: Trained weights for a config.
         device: auto, cpu, cuda or cuda:N.
         resize: Short side of the resized image in pixels, before the crop.
-        crop: Ratio of crop size to resized short side; it determines the resized size, as an alternative to `resize`.
+        crop: Ratio of crop size to resized short side, an alternative to `resize`.
         ten_crop: Average the probabilities over ten crops: the four corners and the center, and the five crops flipped
             horizontally.
         interpolation: Interpolation method for resizing.
@@ -128,7 +128,7 @@ def predict_images(
     bgr: bool = False,
     **options: Any,
 ) -> DetectionResult | Prediction | list[DetectionResult] | list[Prediction]:
-    """Detect objects in images, or classify them; see `cspdet.predict`."""
+    """Detect objects in images, or classify images. The arguments are those of `cspdet.predict`."""
     predictor, thresholds = model, {} if isinstance(model, (str, Path, ModelBundle)) else options
     if isinstance(predictor, (str, Path)):
         predictor = loading.load_model(

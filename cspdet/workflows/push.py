@@ -68,9 +68,9 @@ def push_to_hub(
         repo: The repository, `user/name`; it is created if it is missing.
         private: Whether the repository is private. An existing public repository is then an error.
         images: Whether sample images of the val split, with predictions, are uploaded.
-        license: License of the weights, such as `mit`; None: that of the checkpoint.
+        license: License of the weights, such as `mit`; None: the license that the checkpoint states.
         precision: Precision of the stored weights: fp32 or fp16.
-        output: Folder in which the files are written instead of an upload.
+        output: Folder to which the files are written. If it is given, nothing is uploaded.
 
     Returns:
         The address of the repository; with `output`, the path of the folder.
@@ -118,7 +118,7 @@ def _public_bundle(bundle: ModelBundle, repo: str, license_: str | None) -> Mode
 
 
 def _without_folders(value: Any) -> Any:
-    """Replace absolute paths in plain values by their file names."""
+    """Replace the absolute paths in nested dicts and lists by their file names."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Facts about runs: of a training for its checkpoints, and of detections from the files beside them."""
+"""Facts about a run: for the checkpoints of a training, and for the report page of a results file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def read_run_facts(results: Path) -> RunFacts:
     """Read the facts about a results file from `metrics.json` and `config.yaml` in its folder.
 
-    Files that are missing or are not those of cspdet give no facts.
+    Values of missing or invalid files are empty.
 
     Args:
         results: A results file that exists.
@@ -44,7 +44,7 @@ def training_info(run_dir: Path, recipe: Recipe, data: TrainingData[Any], weight
         run_dir: The run folder.
         recipe: The recipe of the run.
         data: The splits.
-        weights: Name or path of the initial weights; None: random.
+        weights: Name or path of the initial weights; None: random weights.
     """
     from cspdet.io.model_info import ModelInfo, SplitFacts, clean_text
 

@@ -1,1 +1,1 @@
-"""Catalogue of trained weights, their download, and the cache in which they are stored. It does not import torch."""
+"""Catalogue of trained weights, their download, and their cache. This package does not import torch."""

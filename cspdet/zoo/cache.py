@@ -50,7 +50,7 @@ def resolve_model(source: str | Path, *, must_exist: bool = True) -> Path:
     Args:
         source: A file, a run folder (its best checkpoint), or the name of a model of the catalogue or of the Hugging
             Face Hub (`hf:user/name`).
-        must_exist: Whether a model that is not downloaded is an error, unless a config has its name.
+        must_exist: Raise an error if the model is not downloaded and no config has its name.
 
     Returns:
         The path. A name for which there is no downloaded model is returned unchanged.
@@ -95,13 +95,13 @@ def _is_name(path: Path) -> bool:
 
 
 def find_entry(source: str | Path) -> ZooEntry | None:
-    """Return the model of the catalogue that a MODEL argument names; None if it names a file or nothing known."""
+    """Return the catalogue entry that a MODEL argument names; None if the argument names no model of the catalogue."""
     path = Path(source)
     return read_catalogue().get(str(path)) if _is_name(path) else None
 
 
 def read_recorded_hashes() -> dict[str, str]:
-    """Return the recorded SHA-256 by `NAME/file name`.
+    """Return the recorded SHA-256 hashes; the keys are `NAME/file name`.
 
     Raises:
         UserError: The file of the hashes is damaged.
@@ -119,10 +119,10 @@ def read_recorded_hashes() -> dict[str, str]:
 
 
 def record_hashes(hashes: dict[str, str]) -> None:
-    """Add the SHA-256 of files, by `NAME/file name`, to the recorded ones.
+    """Add SHA-256 hashes, whose keys are `NAME/file name`, to `hashes.json`.
 
     Raises:
-        UserError: The file cannot be read or written.
+        UserError: `hashes.json` cannot be read or written.
     """
     recorded = read_recorded_hashes() | hashes
     write_text(zoo_folder() / "hashes.json", json.dumps(recorded, indent=1, sort_keys=True) + "\n")

@@ -23,7 +23,7 @@ class ZooFile(ConfigModel):
     """A file that a model consists of."""
 
     name: str = Field(pattern=SAFE_NAME, description="Name of the file in the cache.")
-    urls: tuple[str, ...] = Field(description="Addresses; the later ones are mirrors. Empty: only `--file` has it.")
+    urls: tuple[str, ...] = Field(description="Addresses; later addresses are mirrors. Empty: use `--file`.")
     bytes: int | None = Field(None, ge=1, description="Size; null: not published.")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Published SHA-256.")
     sha512: str | None = Field(None, pattern="^[0-9a-f]{128}$", description="Published SHA-512.")
@@ -77,7 +77,7 @@ class ZooEntry(ConfigModel):
     size: tuple[int, int] | None = Field(None, description="Height and width of the input at the published accuracy.")
     published: Accuracy | None = Field(None, description="Published accuracy.")
     fair_on_val2017: Literal["yes", "no", "unknown"] | None = Field(
-        None, description="Whether val2017 of COCO was not used for training; null: not a model of COCO."
+        None, description="yes: the model was not trained on val2017 of COCO; null: the classes are not those of COCO."
     )
 
     @model_validator(mode="after")
@@ -124,10 +124,10 @@ def read_catalogue() -> dict[str, ZooEntry]:
 
 
 def get_entry(name: str) -> ZooEntry:
-    """Return the model of a name.
+    """Return the catalogue entry of a name.
 
     Raises:
-        ConfigError: There is none; the message has the nearest name.
+        ConfigError: The name is not in the catalogue; the message suggests a similar name.
     """
     catalogue = read_catalogue()
     if name not in catalogue:

@@ -24,7 +24,7 @@ log = logging.getLogger("cspdet")
 
 
 def download_files(name: str, entry: ZooEntry, *, copies: Sequence[Path] = ()) -> Path:
-    """Download the missing files of a model, and verify the size and the hashes of all of them.
+    """Verify the size and the hashes of all files of a model, and download the missing and the damaged files.
 
     Args:
         name: Name of the model.
@@ -50,7 +50,7 @@ def download_files(name: str, entry: ZooEntry, *, copies: Sequence[Path] = ()) -
 
 
 def _match_copies(entry: ZooEntry, copies: Sequence[Path]) -> dict[str, Path]:
-    """Return the copies by file name; raise UserError if the model has no file of a name."""
+    """Return the copies by file name; raise UserError if no file of the model has the name of a copy."""
     expected = [file.name for file in entry.files]
     for path in copies:
         if path.name not in expected:
@@ -59,7 +59,7 @@ def _match_copies(entry: ZooEntry, copies: Sequence[Path]) -> dict[str, Path]:
 
 
 def record_new_hashes(name: str, entry: ZooEntry) -> None:
-    """Record the SHA-256 of the files of a model that have no published hash, after the model was loaded."""
+    """Record the SHA-256 of each file without a published hash. Call this only after the model was loaded."""
     recorded = read_recorded_hashes()
     new = {
         key: _digest(zoo_folder() / name / file.name, "sha256")
@@ -92,7 +92,7 @@ def lock_model(name: str) -> Iterator[None]:
 
 
 def verification_error(name: str, file: ZooFile, path: Path) -> str | None:
-    """Return why a file is not the published one, or not the one that was recorded; None if it is.
+    """Return how a file differs from its published size and hashes, or from its recorded hash; None if it is correct.
 
     Args:
         name: Name of the model.

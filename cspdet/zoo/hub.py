@@ -1,7 +1,7 @@
-"""Models of the Hugging Face Hub by name: `hf:user/name`, or `hf:user/name@revision`. It does not import torch.
+"""Models of the Hugging Face Hub by name: `hf:user/name`, or `hf:user/name@revision`.
 
-The files are in the cache of huggingface_hub, which the variables HF_HOME and HF_HUB_CACHE name. Only `download_model`
-and `upload_folder` reach the network.
+The files are in the cache of huggingface_hub, a folder that the variables HF_HOME and HF_HUB_CACHE can change. Only
+`download_model` and `upload_folder` use the network. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class HubModel(NamedTuple):
 
 
 def parse_hub_name(source: str | Path) -> HubModel | None:
-    """Return the model of the Hub that a MODEL argument names; None if it names something else.
+    """Return the model of the Hub that a MODEL argument names; None if the argument does not start with `hf:`.
 
     Raises:
         ConfigError: The name starts with `hf:`, but has another form.
@@ -65,7 +65,7 @@ def check_repo(repo: str) -> None:
 
 
 def cached_model(model: HubModel) -> Path | None:
-    """Return the downloaded weights of a model; None if it was not downloaded. It does not reach the network."""
+    """Return the path of the downloaded weights of a model, without the network; None if they are not downloaded."""
     with _hub_errors(str(model)):
         from huggingface_hub import try_to_load_from_cache
 
@@ -74,11 +74,13 @@ def cached_model(model: HubModel) -> Path | None:
 
 
 def download_model(model: HubModel, *, force: bool = False) -> Path:
-    """Download the weights of a model, if the cached file is not the newest one of the revision.
+    """Download the weights of a model, unless the cache has the newest file of the revision.
+
+    If CSPDET_OFFLINE is set, the cached file is returned.
 
     Args:
         model: The model.
-        force: Download the file even if it is in the cache.
+        force: Download the file even if the cache has the newest file.
 
     Raises:
         UserError: CSPDET_OFFLINE is set and the model is not in the cache, or the download fails.
@@ -126,7 +128,7 @@ def _api() -> HfApi:
 
 @contextmanager
 def _hub_errors(where: str) -> Iterator[None]:
-    """Convert the errors of huggingface_hub: a missing package, the network, the server, or the disk."""
+    """Convert the errors of huggingface_hub to UserError: a missing package, the network, the server, or the disk."""
     try:
         yield
     except UserError:
