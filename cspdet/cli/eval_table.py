@@ -52,8 +52,7 @@ def _class_lines(evaluation: DetectionEvaluation) -> list[str | Table]:
     rows = [
         [one.name, f"{one.images:,}", f"{one.num_gt:,}",
          *(_format(value, 3) for value in (one.at_threshold.precision, one.at_threshold.recall, one.at_threshold.f1)),
-         *(_format(metrics.per_class[one.name][name]) for name in ("AP50",)), _format(one.AP75),
-         _format(metrics.per_class[one.name]["AP"])]
+         _format(metrics.per_class[one.name]["AP50"]), _format(one.AP75), _format(metrics.per_class[one.name]["AP"])]
         for one in ranked
     ]  # fmt: skip
     everything = [
@@ -65,7 +64,7 @@ def _class_lines(evaluation: DetectionEvaluation) -> list[str | Table]:
     if len(rows) > MAX_LISTED_CLASSES:
         with_boxes = [row for row, one in zip(rows, ranked, strict=True) if one.num_gt]
         rows = with_boxes[-NUM_WORST_CLASSES:]
-        notes.append(f"the {len(rows)} classes with the lowest AP, of {len(classes):,}; metrics.json has all")
+        notes.append(f"the {count(len(rows), 'class')} with the lowest AP, of {len(classes):,}; metrics.json has all")
     notes.append(f"P, R, F1: precision, recall and F1 at IoU 0.5 and a score of at least {point.threshold:.3f}, which")
     notes[-1] += " gives the best F1 of all classes together" if point.correct else " no correct detection has"
     return [Table(("class", "images", "instances", "P", "R", "F1", "AP50", "AP75", "AP"), [*rows, everything]), *notes]

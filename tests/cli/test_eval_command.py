@@ -73,6 +73,14 @@ def test_the_table_names_all_numbers_and_classes(capsys):
     assert sorted(path.name for path in Path("out").iterdir()) == ["detections.json", "metrics.json"]
 
 
+def test_of_many_classes_those_with_the_lowest_ap_are_listed(monkeypatch, capsys):
+    monkeypatch.setattr("cspdet.cli.eval_table.MAX_LISTED_CLASSES", 1)
+    assert run_command("eval", ["squares.pt", "--output", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "the 1 class with the lowest AP, of 2; metrics.json has all" in printed
+    assert not [line for line in printed.splitlines() if line.startswith("bar ")]  # it has no boxes
+
+
 def test_detections_of_eval_can_be_evaluated_again(capsys):
     assert run_command("eval", ["squares.pt", "--output", "a"]) == 0
     words = ["--detections", "a/detections.json", "--data", "data.yaml", "--output", "b"]
