@@ -33,7 +33,7 @@ CLASS_SYNONYMS = {
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Which class of the data starts from which class of the file.
+    """For each class of the data, the class of the file from which its outputs start.
 
     Attributes:
         names: Class names of the data.
@@ -77,7 +77,7 @@ class ClassMatch:
 
 
 def canonical_name(name: str) -> str:
-    """Return the name under which a class is matched: lower case, with blanks, in the spelling of COCO."""
+    """Return the name by which a class is matched: in lower case, with blanks between words, as COCO spells it."""
     name = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
     return CLASS_SYNONYMS.get(name.replace(" ", ""), name)
 
@@ -89,9 +89,9 @@ def match_class_outputs(
 
     Args:
         model: The network into which the weights are loaded.
-        layers: Its layers with class outputs.
+        layers: The layers of the network with class outputs.
         weights: The state dict of the file.
-        match: The classes.
+        match: The classes of the data and of the file.
 
     Returns:
         The entries in the shapes of the network, without those whose inputs or number of anchors differ.
@@ -114,8 +114,8 @@ def _match_outputs(found: Tensor, num_other: int, match: ClassMatch) -> Tensor:
 
     Args:
         found: (A, num_other + classes of the file, ...), the outputs per anchor.
-        num_other: Number of outputs before those of the classes.
-        match: The classes.
+        num_other: Number of outputs before the class outputs.
+        match: The classes of the data and of the file.
 
     Returns:
         (A x (num_other + classes of the data), ...).

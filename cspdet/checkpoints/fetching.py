@@ -1,4 +1,4 @@
-"""Fetch a model of the catalogue (`cspdet zoo`): download and verify its files, and convert Darknet networks."""
+"""Fetch a model of `cspdet zoo` or of the Hugging Face Hub: download and verify it, and convert Darknet networks."""
 
 from __future__ import annotations
 

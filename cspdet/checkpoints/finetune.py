@@ -17,10 +17,9 @@ RECIPES = {"detection": "train/finetune.yaml", "classification": "train/classifi
 
 
 def use_model_as_config(options: TrainOptions) -> TrainOptions:
-    """Replace the name of a downloaded model, or a run folder, as `config` by the path of its checkpoint.
+    """If `options.config` is a downloaded model or a run folder, replace it by the path of its checkpoint.
 
-    A released config has priority over a model of the same name. The checkpoint is also the source of the initial
-    weights, unless `weights` names another one.
+    If `options.weights` is None, the checkpoint is also the source of the initial weights.
 
     Raises:
         CheckpointError: The model is not downloaded.
@@ -32,7 +31,7 @@ def use_model_as_config(options: TrainOptions) -> TrainOptions:
 
 
 def finetune_recipe(options: TrainOptions, path: Path) -> Recipe:
-    """Return the recipe for training a model further: its network and input, and the recipe `finetune`.
+    """Return the recipe to train a model further: the config in its checkpoint, with the section `train` of RECIPES.
 
     Args:
         options: Arguments of the run; its overrides are applied.

@@ -18,12 +18,12 @@ from cspdet.zoo.cache import resolve_model
 def load_initial_weights(model: nn.Module, weights: str | Path, class_names: Sequence[str] = ()) -> TransferReport:
     """Load initial weights (option `--weights`) into a network.
 
-    `transfer` loads a checkpoint. `load_backbone_weights` loads other files, and checkpoints of Darknet classifiers.
+    `load_backbone_weights` loads Darknet files, weights of timm, and checkpoints of Darknet classifiers.
 
     Args:
         model: The network into which the weights are loaded.
         weights: A checkpoint, a file that `load_backbone_weights` reads, timm:NAME, or the name of a downloaded model.
-        class_names: Class names of the data. The outputs of a checkpoint's classes are loaded by name. Empty: by index.
+        class_names: Class names of the data, to match the class outputs of a checkpoint. Empty: they match by index.
 
     Returns:
         The report of loaded entries.

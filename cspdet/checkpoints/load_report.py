@@ -115,9 +115,9 @@ class TransferReport:
     def to_csv(self) -> str:
         """Format all entries as CSV. A shape is written as 64x32x3x3; a missing shape is empty.
 
-        entry is the name of the tensor, shape its shape in the network, found its shape in the file. taken is `yes` if
-        the tensor was loaded, `by class` if its outputs were loaded by class name, else `no`. Shapes are written as
-        64x32x3x3; a missing shape is empty.
+        The columns are `entry`, the name of the tensor; `shape`, its shape in the network; `found`, its shape in the
+        file; and `taken`: `yes` if the tensor was loaded, `by class` if its outputs were loaded by class name, else
+        `no`.
         """
         rows = ((entry.name, _cell(entry.shape), _cell(entry.file_shape), entry.taken) for entry in self.entries)
         return format_csv(("entry", "shape", "found", "taken"), rows)

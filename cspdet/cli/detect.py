@@ -56,7 +56,7 @@ def check_sources(args: argparse.Namespace, sources: list[MediaSource]) -> list[
     """Check that the outputs and the engine of the arguments support the sources, and return the sources.
 
     Raises:
-        UserError: They do not.
+        UserError: `--mot`, `--save-as` or the engine does not support the sources.
     """
     _check_sequence(args, sources)
     if "yolo" in args.save_as:

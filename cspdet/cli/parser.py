@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse an empty path, such as an unset variable of a shell: `Path("")` is the current folder."""
+        """Return the values of an argument. Raise ConfigError for an empty path, which would be the current folder."""
         if action.type is Path and action.option_strings and arg_strings == [""]:
             raise ConfigError(f"{action.option_strings[0]}: expected a path, found an empty text")
         return super()._get_values(action, arg_strings)

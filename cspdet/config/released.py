@@ -106,8 +106,8 @@ def find_config(name: str | Path) -> Path:
             has priority. `configs/NAME.yaml`, the path in a source checkout, is accepted in every working directory.
 
     Returns:
-        The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file,
-        except for the name of a released config with a suffix.
+        The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file. But
+        the name of a released config with a suffix, such as `yolov3.yaml`, must be an existing file.
 
     Raises:
         ConfigError: There is neither a file nor a released config of this name.

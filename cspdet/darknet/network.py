@@ -98,7 +98,7 @@ class DarknetDetector(Detector):
 
     @property
     def class_layers(self) -> tuple[ClassLayer, ...]:
-        """The convolutions before the [yolo] sections, except those with batch normalization."""
+        """The convolutions before the [yolo] and [region] sections, except those with batch normalization."""
         layers = [self.body.layer[index] for index in self._pred_conv_indices]
         return tuple(ClassLayer(layer.conv, NUM_BOX_OUTPUTS) for layer in layers if isinstance(layer, Convolution))
 

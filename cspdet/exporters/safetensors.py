@@ -21,7 +21,7 @@ from cspdet.models.bundle import ModelBundle
 class SafetensorsFormat(ExportFormat):
     """Export format of safetensors: a checkpoint without training state, in fp32 or fp16.
 
-    The export is verified by reading the file and comparing outputs of the network with the read weights.
+    The export is verified: the file is read, and the network must compute the same outputs with the weights in it.
     """
 
     suffixes = (".safetensors",)
@@ -58,7 +58,11 @@ def checkpoint_from_bundle(bundle: ModelBundle) -> Checkpoint:
 
 
 def _verify(path: Path, checkpoint: Checkpoint, bundle: ModelBundle, config: ExportConfig, where: str) -> float:
-    """Read the file, and return the largest difference of its outputs; see `verify_export`."""
+    """Read the file, and return the largest difference between its outputs and those of the model.
+
+    Raises:
+        ExportMismatchError: A value in the file differs, or the outputs differ too much.
+    """
     found = load_checkpoint(path)
     for part in ("task", "config", "categories", "info"):
         if getattr(found, part) != getattr(checkpoint, part):

@@ -28,7 +28,7 @@ def place_labels(
         boxes: (N, 4) boxes inside the image, at least one pixel large.
         sizes: (N, 2) width and height of each label, not larger than the image.
         image_wh: Width and height of the image.
-        occupied: Rectangles that the labels avoid like earlier labels.
+        occupied: Further rectangles that count as earlier labels.
 
     Returns:
         (N, 2) int64, left and upper side of each label. All labels are inside the image.
@@ -89,7 +89,7 @@ def _main_positions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _shared_areas(positions: np.ndarray, size: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
-    """Compute the (K, M) pixels that a label of this size at K positions shares with M rectangles."""
+    """Compute the (K, M) areas in pixels that a label of this size at K positions shares with M rectangles."""
     low, high = positions[:, None], (positions + size)[:, None]
     shared = np.maximum(np.minimum(high, rectangles[:, 2:]) - np.maximum(low, rectangles[:, :2]), 0)
     return shared[..., 0] * shared[..., 1]
@@ -118,9 +118,9 @@ def _search_sides(
 
 
 def _stops(side: np.ndarray, length: int, image_length: int, nearby: np.ndarray) -> np.ndarray:
-    """Return the positions of a label along one axis at which it overlaps a side of the box enough.
+    """Return candidate positions of a label along one axis of a box.
 
-    The overlap is at least half of the side or, if the label is shorter, half of the label.
+    At each position, the label and the box overlap along this axis by at least half of the shorter one of them.
 
     Args:
         side: Start and end of the box.

@@ -1,4 +1,4 @@
-"""Facts about trained weights that a checkpoint stores beside them: name, date, license, data, metrics and versions."""
+"""Facts about trained weights, stored in their checkpoint: name, date, license, data, metrics and versions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ModelInfo(_Facts):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def made_now(self, epoch: int | None = None, metrics: Mapping[str, float | None] | None = None) -> ModelInfo:
-        """Return the facts of weights that are written now: these facts, with the date and the versions.
+        """Return a copy of these facts for weights that are written now, with the current date and the versions.
 
         Args:
             epoch: Number of trained epochs.

@@ -228,7 +228,7 @@ class LineFile:
     def close(self, *, failed: bool = False) -> None:
         """Close the file. If `path` existed before, replace it by the new file.
 
-        If no line was written, an existing file at `path` is kept; without one, an empty file is created.
+        If no line was written, an existing file at `path` is kept. If there is no such file, an empty file is created.
 
         Args:
             failed: Whether the run failed. If so, a file that existed before is kept, and the new lines are removed.

@@ -77,7 +77,7 @@ def _serialize(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, shapes and float32 values. It does not depend on the format of the file."""
+    """Return the SHA-256 of names, shapes and float32 values. The hash does not depend on the format of the file."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         plain = value.float() if value.is_floating_point() else value
@@ -123,7 +123,7 @@ def _read_metadata(file: BinaryIO, file_size: int) -> dict[str, str]:
 
 
 def _parse_json(text: str) -> Any:
-    """Parse JSON; raise ValueError for equal keys, NaN and infinity too."""
+    """Parse JSON. Raise ValueError for invalid JSON, equal keys, NaN and infinity."""
     return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
 
 
@@ -142,7 +142,7 @@ def read_content(path: Path) -> dict[str, Any]:
     """Read the content of a checkpoint, with float32 weights on the CPU.
 
     Returns:
-        The content. For a file of another program or of a later format, only `format` and `program`.
+        The content. For a file of another program or of a later format, the dict has only `format` and `program`.
 
     Raises:
         CheckpointError: The file is missing or damaged.

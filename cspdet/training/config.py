@@ -34,8 +34,8 @@ class OptimizerConfig(ConfigModel):
         1.0,
         gt=0,
         le=1,
-        description="Factor of the learning rate of the backbone; of a Darknet network, of all layers but the "
-        "prediction layers. For weights that are already trained.",
+        description="Factor of the learning rate of the backbone, for weights that are already trained. In a Darknet "
+        "network, the factor applies to all layers except the prediction layers.",
     )
     clip_norm: float | None = Field(
         10.0, gt=0, description="Maximum L2 norm of the gradient of all weights; null: no clipping."
@@ -113,8 +113,9 @@ class TrainerConfig(LoaderConfig):
     )
     keep_classes: tuple[str, ...] = Field(
         (),
-        description="Classes whose outputs are not trained, by name, nor are those for boxes and objectness; to add "
-        "classes to a trained model. With all other layers in `freeze`, these outputs stay bit-identical.",
+        description="Names of classes whose outputs are not trained, to add other classes to a trained model. Then the "
+        "outputs for boxes and objectness are not trained either. If `freeze` has all other layers, these outputs stay "
+        "bit-identical.",
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after this many evaluations without an improvement; null: never."

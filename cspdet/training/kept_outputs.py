@@ -11,10 +11,10 @@ from cspdet.errors import ConfigError, did_you_mean
 
 
 class KeptOutputs:
-    """The outputs of some classes, and those for boxes and objectness, in all class layers of a network.
+    """The outputs of some classes, and the outputs for boxes and objectness, in all class layers of a network.
 
-    `mask_gradients` before a step and `restore` after it leave their weights bit-identical, in spite of momentum and
-    weight decay.
+    Call `mask_gradients` before each optimizer step, and `restore` after it. Then the weights of these outputs stay
+    bit-identical, in spite of momentum and weight decay.
     """
 
     def __init__(self, model: nn.Module, class_names: Sequence[str], keep: Sequence[str]):

@@ -75,12 +75,12 @@ class TrainingState(Generic[ModelT]):
             part.eval()
 
     def mask_gradients(self) -> None:
-        """Set the gradients of the outputs in `keep_classes` to 0, before they are clipped."""
+        """Set the gradients of the outputs that `keep_classes` keeps to 0. Call this before clipping gradients."""
         if self._kept is not None:
             self._kept.mask_gradients()
 
     def step(self) -> None:
-        """Do an optimizer step, unless the gradient scaler skips it."""
+        """Do an optimizer step, unless the gradient scaler skips it. Then restore the outputs of `keep_classes`."""
         self.scaler.step(self.optimizer)
         if self._kept is not None:
             self._kept.restore()

@@ -108,7 +108,10 @@ def evenly_spaced_images(dataset: CocoDataset, count: int) -> list[int]:
 
 
 def label_ground_truth(dataset: CocoDataset, index: int, classes: Categories) -> LabeledBoxes:
-    """Return the boxes of an image of a dataset, in the colors of `classes`, which has the same names."""
+    """Return the ground-truth boxes of an image. The index of a class in `classes` determines the color of its boxes.
+
+    `classes` has the class names of the dataset, in any order.
+    """
     box_xyxy, class_id, crowd = dataset.boxes(index)
     own = [classes.names.index(dataset.classes.names[i]) for i in class_id.tolist()]
     return _label_targets(box_xyxy, own, crowd.tolist(), classes.names)
@@ -117,11 +120,11 @@ def label_ground_truth(dataset: CocoDataset, index: int, classes: Categories) ->
 def label_predictions(detections: Detections, class_names: Sequence[str]) -> tuple[LabeledBoxes, str]:
     """Select the predictions of an image to draw.
 
-    They are the detections from SCORE_THRESHOLD on. With fewer than MIN_PREDICTIONS of them, the best of the others
-    follow in gray, with the word `low` in the label.
+    These are the detections with a score of at least SCORE_THRESHOLD. If there are fewer than MIN_PREDICTIONS, the
+    detections with the next highest scores are added in gray, with the word `low` in the label.
 
     Returns:
-        The boxes, and a caption with the number of detections from the threshold on.
+        The boxes, and a caption with the number of detections at or above the threshold.
     """
     above = int((detections.score >= SCORE_THRESHOLD).sum())
     drawn = slice(0, max(above, MIN_PREDICTIONS))

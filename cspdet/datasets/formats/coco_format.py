@@ -22,7 +22,7 @@ class CocoFormat(DatasetFormat):
     """COCO format: an annotation file, or a folder with annotations/instances_{train,val,test}*.json.
 
     For a single file, `val_fraction` of the images are used for val, selected by a hash of their names. Image and
-    category ids are kept. Segmentations are not read; `area` is kept, or is the area of the box.
+    category ids are kept. Segmentations are not read. A missing or negative `area` is replaced by the area of the box.
     """
 
     name: str = Field("coco", description="Name of the format.")

@@ -115,7 +115,7 @@ def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: Ru
 
 
 def default_run_name(config: Path | None) -> str:
-    """Return the name of a run: the stem of its config, or of runs/x/best.pt, which is trained further, `x`."""
+    """Return the default name of a run, the stem of its config. A run that trains runs/x/best.pt further is named x."""
     if config is None:
         return "run"
     folder = config.absolute().parent.name

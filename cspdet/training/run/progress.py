@@ -59,7 +59,7 @@ class EpochMeter:
             log.info("%s: batch %d of %d, %s", self.title, self.done + 1, self.num_batches, fields)
 
     def _fields(self, loss_sums: dict[str, float]) -> list[str]:
-        """Return what is shown after the current batch, the most important values first."""
+        """Return the values to show after the current batch as texts, the most important values first."""
         loss = sum(total for name, total in loss_sums.items() if name != "batches") / max(1.0, loss_sums["batches"])
         seconds, images = time.perf_counter() - self.started, self.images + self.images_in_batch(self.done)
         pace = seconds / (self.done + 1 - self.initial)
