@@ -35,7 +35,7 @@ def test_a_model_is_trained_further_by_the_recipe_finetune(model, tmp_path, caps
     recipe = load_recipe(tmp_path / "run/config.yaml")
     expected = load_recipe("csppelee_efm_sam", ["train=train/finetune.yaml"]).train
     assert recipe.train.schedule == expected.schedule
-    assert recipe.train.optimizer.backbone_rate == expected.optimizer.backbone_rate < 1
+    assert recipe.train.schedule != load_recipe("csppelee_efm_sam").train.schedule
     assert (recipe.input.size, recipe.input.resize) == ((64, 64), "stretch")
     given, tuned = (load_checkpoint(path).weights for path in (model, tmp_path / "run/best.pt"))
     with (tmp_path / "run/transfer.csv").open(newline="") as file:
