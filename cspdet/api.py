@@ -103,7 +103,8 @@ def train(
 
     Returns:
         The run folder and the exit code. The folder contains best.pt, last.pt, metrics.jsonl and report.html. The exit
-        code is 0 for a complete run, 130 after Ctrl-C and 143 after SIGTERM. A stopped run is saved and can be resumed.
+        code is 0 for a complete run. For a stopped run, which can be resumed, it is 130 after Ctrl-C, 143 after SIGTERM
+        and 129 after SIGHUP.
 
     Raises:
         UserError: The config, data, weights or folder cannot be used.

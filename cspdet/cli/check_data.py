@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _validate_args(args: argparse.Namespace) -> None:
-    """Check the arguments; `--report DESCRIPTOR` without a page is changed to `DESCRIPTOR --report`.
+    """Check the arguments. If `--report` is followed by the descriptor instead of a page, move it to `args.descriptor`.
 
     Raises:
         ConfigError: Arguments are missing or invalid; the message lists all problems.

@@ -154,7 +154,7 @@ def _tiling(args: argparse.Namespace) -> Tiling | None:
 
 
 def _check_sequence(args: argparse.Namespace, sources: list[MediaSource]) -> None:
-    """Check that `--mot`, if given, has one sequence of frames: one video, camera or stream, or only images.
+    """If `--mot` is given, check that the sources are one sequence of frames: a video, a camera, a stream, or images.
 
     Raises:
         ConfigError: `--mot` is given for several videos, or for videos and images.

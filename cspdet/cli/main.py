@@ -123,7 +123,7 @@ def run_command(command: str, argv: Sequence[str] | None = None, module: Any = N
             text.
 
     Returns:
-        0: success; 2: user error; 130: interrupted; 143: ended by SIGTERM; or the return value of the command.
+        0: success; 2: user error; 130: Ctrl-C; 143: SIGTERM; 129: SIGHUP; or the return value of the command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     return _exit_code(lambda: _run_command(command, words, module))

@@ -75,7 +75,7 @@ def run_train(args: argparse.Namespace, task: TaskName | None = None) -> int:
         task: The expected task; None: the task of the config.
 
     Returns:
-        The exit code of the trainer: 0, 130 after Ctrl-C, or 143 after SIGTERM.
+        The exit code of the trainer: 0, 130 after Ctrl-C, 143 after SIGTERM, or 129 after SIGHUP.
     """
     _check_config(args, task)
     from cspdet.device import select_device

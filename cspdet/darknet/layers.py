@@ -90,7 +90,10 @@ def max_pool(size: int, stride_hw: tuple[int, int], padding: int) -> nn.Module:
 
 
 class AvgPool(nn.Module):
-    """A `[local_avgpool]` layer. It is padded as in `max_pool`; padded cells are excluded from the average."""
+    """A `[local_avgpool]` layer. Padded cells are excluded from the average.
+
+    If the padding is odd, the right and lower sides get one cell more.
+    """
 
     def __init__(self, size: int, stride_hw: tuple[int, int], padding: int):
         super().__init__()

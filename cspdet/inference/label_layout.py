@@ -77,7 +77,7 @@ class _Layout:
 
 
 def _main_positions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return the (N, 12, 2) preferred positions of N labels, the best one first; some may be outside the image."""
+    """Return the (N, 12, 2) preferred positions of N labels, best first. Some positions may be outside the image."""
     (x1, y1, x2, y2), (width, height) = boxes.T, sizes.T
     left, right, above, below = x2 - width, x2, y1 - height, y2
     corners = (

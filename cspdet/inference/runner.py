@@ -66,7 +66,7 @@ class DetectionRunner(DetectionRun):
                 self.problems += error.problems
 
     def _process_images(self, images: Sequence[ImageFile]) -> list[Video]:
-        """Process the images; return the animated ones, which are processed as videos."""
+        """Process the images; return the animated images, which are processed as videos."""
         animations: list[Video] = []
         batch_size = self.settings.batch_size
         read = self.timer.time_iter(map(_read_image, images), "read")

@@ -71,7 +71,7 @@ def fit_name(stem: str, end: str) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return the reason of a file error without its path."""
+    """Return the reason of a file error, without the path of the file."""
     return error.strerror or str(error)
 
 

@@ -53,7 +53,7 @@ class YoloHead(nn.Module):
         return tuple(raw)
 
     def init_prediction_bias(self) -> None:
-        """Initialize the prediction convolution of every level; see the function `init_prediction_bias`."""
+        """Initialize the prediction convolution of every level with a low prior objectness."""
         for conv, stride in zip(self.pred_convs, self.anchors.strides, strict=True):
             assert isinstance(conv, nn.Conv2d)
             init_prediction_bias(conv, self.num_classes, stride)

@@ -62,7 +62,7 @@ class ModelCost:
 
     @property
     def conv_weights(self) -> int:
-        """Weights of convolutions and linear layers: #Param of the CSPNet tables."""
+        """Number of weights of convolutions and linear layers: the column #Param in the CSPNet paper."""
         return sum(layer.weights for layer in self.layers)
 
     @property

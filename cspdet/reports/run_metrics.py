@@ -42,7 +42,7 @@ class RunMetrics:
         return np.array([at for at, _ in points]), np.array([value for _, value in points])
 
     def best(self, key: str) -> dict[str, float] | None:
-        """Return the line with the highest value of a key (the first one if equal), or None if no value is finite."""
+        """Return the first line with the highest value of a key; None if no value is finite."""
         measured = [line for line in self.lines if math.isfinite(line.get(key, math.nan))]
         return max(measured, key=lambda line: line[key]) if measured else None
 

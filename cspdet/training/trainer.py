@@ -96,7 +96,7 @@ class Trainer(Generic[ModelT, BatchT]):
         """Train to the end, or to the end of epoch `stop_after`.
 
         Returns:
-            The exit code: 0, or 130 (SIGINT) or 143 (SIGTERM) if the run was stopped.
+            The exit code: 0; if the run was stopped, 130 (SIGINT), 143 (SIGTERM) or 129 (SIGHUP).
         """
         last_epoch = min(self.config.epochs, stop_after or self.config.epochs)
         if self._uses_fast_paths:

@@ -24,7 +24,7 @@ class TrainingRun(NamedTuple):
     """Folder and exit code of a training run."""
 
     run_dir: Path  # contains best.pt, last.pt, metrics.jsonl ...
-    exit_code: int  # 0; or 130 (Ctrl-C) or 143 (SIGTERM) for a stopped run, which can be resumed
+    exit_code: int  # 0; for a stopped run, which can be resumed, 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP)
 
 
 def run_training(options: TrainOptions) -> TrainingRun:

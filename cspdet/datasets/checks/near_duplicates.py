@@ -93,7 +93,7 @@ class DuplicateReport:
 
 
 def find_near_duplicates(sets: Mapping[str, CocoDataset], *, limit: int = 1000) -> DuplicateReport:
-    """Find near-duplicates within splits and between splits, including mirrored ones.
+    """Find near-duplicates within splits and between splits, including mirror images.
 
     Unreadable and low-contrast images are skipped and counted. A file that is listed twice is not reported as its own
     duplicate.

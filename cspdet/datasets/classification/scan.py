@@ -26,7 +26,7 @@ class ScannedFolder(NamedTuple):
 
 
 def class_folders(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """List the entries of a folder, without hidden ones.
+    """List the entries of a folder, without hidden entries.
 
     Returns:
         The sorted names of the class folders, and the sorted names of all other entries. Each subfolder is a class

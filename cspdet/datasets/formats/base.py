@@ -111,7 +111,7 @@ class DatasetFormat(ComponentConfig):
             source: The file or folder of the dataset.
 
         Raises:
-            DataError: The files have errors; all are reported together, the first ones in full.
+            DataError: The files have errors. The message lists the first errors, and the number of the others.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method read")
 

@@ -15,9 +15,9 @@ from cspdet.io.text import other_forms
 
 
 def drop_unused_duplicates(entries: list[Any], records: np.ndarray, notes: IssueCounter) -> list[Any]:
-    """Drop categories that have no boxes and the name of another category, such as category 0 of Roboflow.
+    """Among categories with equal names, drop those without boxes, such as category 0 of Roboflow.
 
-    If no category of this name has boxes, the one with the highest id is kept.
+    If no category of a name has boxes, the category with the highest id is kept.
     """
     by_name: dict[str, set[int]] = defaultdict(set)
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Pascal VOC dataset format: xml annotations with images, which are not copied.
+"""Pascal VOC dataset format: xml annotations with images. The images are not copied.
 
 VOC counts pixels from 1, and both corners are inside the box, so x, y, width, height is (xmin - 1, ymin - 1, xmax -
 xmin + 1, ymax - ymin + 1). Many later datasets count from 0, with the lower right corner outside the box:

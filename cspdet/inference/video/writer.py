@@ -74,8 +74,8 @@ def select_codec(name: str) -> Codec:
 class Mpeg4Writer:
     """Writer of MPEG-4 part 2 video at a constant frame rate.
 
-    The rate is rounded to 0.001 frames per second, or to fewer digits above 65. Many browsers cannot play this codec.
-    The codec crops the last column or row if the width or height is odd.
+    The rate is rounded to three decimals, or to fewer decimals above 65 frames per second. Many browsers cannot play
+    this codec. The codec crops the last column or row if the width or height is odd.
     """
 
     def __init__(self, path: Path, settings: EncoderSettings):

@@ -41,7 +41,7 @@ class CSPDarknet53Config(BackboneConfigBase):
 
 
 class Darknet53Config(BackboneConfigBase):
-    """Config of the Darknet-53 backbone; depths and widths are the published ones."""
+    """Config of the Darknet-53 backbone, with the published depths and widths."""
 
     name: Literal["darknet53"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -163,7 +163,7 @@ class MobileNetV2Config(BackboneConfigBase):
 
 
 class PeleeNetConfig(BackboneConfigBase):
-    """Config of the PeleeNet backbone; widths and depths are the published ones."""
+    """Config of the PeleeNet backbone, with the published depths and widths."""
 
     name: Literal["peleenet"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)
@@ -176,7 +176,7 @@ class PeleeNetConfig(BackboneConfigBase):
 
 
 class ResNetConfig(BackboneConfigBase):
-    """Config of the ResNet-10, ResNet-50 and ResNeXt-50 backbones; depths and widths are the published ones."""
+    """Config of the ResNet-10, ResNet-50 and ResNeXt-50 backbones, with the published depths and widths."""
 
     name: Literal["resnet10", "resnet50", "resnext50"] = Field(description=NAME)
     activation: ActivationName = Field("leaky", description=ACTIVATION)

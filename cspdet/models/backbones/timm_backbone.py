@@ -87,7 +87,7 @@ class TimmBackbone(nn.Module):
 
     @torch.no_grad()
     def _validate_outputs(self) -> None:
-        """Raise ConfigError if the output shapes differ from the declared ones.
+        """Raise ConfigError if the output shapes differ from the declared shapes.
 
         Some transformers need a fixed input size, or return (B, H, W, C).
         """

@@ -14,7 +14,7 @@ class ClassLosses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The sum of the terms; a classifier has only one."""
+        """The sum of the loss terms. A classifier has only one term."""
         return self.classes
 
 

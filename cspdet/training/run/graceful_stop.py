@@ -15,7 +15,7 @@ EXIT_CODES = {
 
 
 class GracefulStop:
-    """Context manager that turns Ctrl-C and SIGTERM into a request to stop after the current step.
+    """Context manager that turns Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step.
 
     If a request was made before, Ctrl-C interrupts without saving. In a distributed run, all processes stop after the
     same step.

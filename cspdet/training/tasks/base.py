@@ -54,7 +54,7 @@ class TrainingData(Generic[DatasetT]):
 
     Attributes:
         train: The train split.
-        val: The val split; None if there is none.
+        val: The val split; None if the dataset has no val split.
         categories: Classes of the train split.
         source: The file or folder that defines the classes, for error messages.
         summary: One-line description of the data, for the log.
