@@ -103,8 +103,7 @@ def train(
 
     Returns:
         The run folder and the exit code. The folder contains best.pt, last.pt, metrics.jsonl and report.html. The exit
-        code is 0 for a complete run. For a stopped run, which can be resumed, it is 130 after Ctrl-C, 143 after SIGTERM
-        and 129 after SIGHUP.
+        code is 0, or 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP) for a stopped run, which can be resumed.
 
     Raises:
         UserError: The config, data, weights or folder cannot be used.

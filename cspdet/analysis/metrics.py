@@ -72,8 +72,8 @@ class ThresholdCurves:
 class ThresholdCounts:
     """Number of detections of each type and class with a score of at least each of K thresholds, at `Analysis.iou`.
 
-    The true positives of a class are its `correct` detections, the false positives those of the five wrong types, and
-    the false negatives its boxes without a correct detection.
+    The true positives of a class are its `correct` detections. The false positives are its detections of the five wrong
+    types. The false negatives are its boxes without a correct detection.
     """
 
     threshold: np.ndarray  # (K,) ascending; contains `Analysis.threshold` and the best threshold

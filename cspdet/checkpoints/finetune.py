@@ -34,7 +34,7 @@ def finetune_recipe(options: TrainOptions, path: Path) -> Recipe:
     """Return the recipe to train a model further: the config in its checkpoint, with the section `train` of RECIPES.
 
     Args:
-        options: Arguments of the run; its overrides are applied.
+        options: Arguments of the run, including overrides of the recipe.
         path: The checkpoint of the model.
 
     Raises:

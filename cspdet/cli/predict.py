@@ -3,7 +3,8 @@
   cspdet predict runs/csppelee_efm_sam/best.pt street.jpg
   cspdet predict runs/csppeleenet/best.pt photos --top 5 --output photos.jsonl
 
-For a detector this is the same as `cspdet detect`, for a classifier `cspdet classify`; see their help for the outputs.
+For a detector, the command does the same as `cspdet detect`; for a classifier, the same as `cspdet classify`. The help
+of these commands describes the outputs.
 """
 
 from __future__ import annotations

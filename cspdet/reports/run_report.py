@@ -61,8 +61,8 @@ class RunReport:
         config: Text of `config.yaml`.
         epochs: Number of epochs of the config.
         is_complete: Whether the run reached its end; a stopped run has no analysis.
-        metrics: Values of `metrics.jsonl`; None if it is missing.
-        analysis: Analysis of the best weights; None without one.
+        metrics: Values of `metrics.jsonl`; None if the file is missing.
+        analysis: Analysis of the best weights; None: no analysis.
         val_set: The val split of the analysis.
         statistics: Statistics of the boxes of each split of a detector's data.
         image_counts: Number of images of each class, for each split of a classifier's data.
@@ -127,7 +127,7 @@ def _results_section(report: RunReport) -> ReportSection:
 
 
 def _samples_sections(run_dir: Path) -> list[ReportSection]:
-    """Build the section with the sample images that the trainer saved; without any, return an empty list."""
+    """Build the section with the sample images that the trainer saved. If there are none, return an empty list."""
     embedder, cards = ThumbnailEmbedder(MAX_EMBEDDED_BYTES // 3), []
     for name, title in SAMPLES.items():
         if (run_dir / name).is_file():

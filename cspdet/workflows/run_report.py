@@ -29,7 +29,7 @@ def report_run(run_dir: Path, recipe: Recipe, data: TrainingData[Any], network: 
         recipe: The recipe of the run.
         data: The splits.
         network: The network.
-        is_complete: Whether the run reached its end; a stopped run has no analysis, which can take long.
+        is_complete: Whether the run reached its end. The analysis of a stopped run is skipped, because it can take long.
     """
     from cspdet.reports.run_report import REPORT_FILE, write_run_report
 
@@ -60,7 +60,7 @@ def plot_run(run_dir: Path) -> None:
 
 
 def _analyze(val_set: Any, run_dir: Path) -> Analysis | None:
-    """Analyze the detections of the best weights and log a summary; return None if there are none."""
+    """Analyze the detections of the best weights and log a summary; return None if there are no detections."""
     from cspdet.analysis.build import analyze_results
     from cspdet.analysis.summary import short_summary
     from cspdet.evaluation.results import read_results
@@ -112,7 +112,7 @@ def _facts(run_dir: Path, recipe: Recipe, data: TrainingData[Any], network: Netw
 
 
 def _read_metrics(run_dir: Path) -> RunMetrics | None:
-    """Read `metrics.jsonl`; return None if the run has no such logger, or has not completed an epoch."""
+    """Read `metrics.jsonl`; return None if the file is missing, empty or invalid."""
     from cspdet.errors import DataError
     from cspdet.reports.run_metrics import read_runs
 
