@@ -29,7 +29,7 @@ def report_run(run_dir: Path, recipe: Recipe, data: TrainingData[Any], network: 
         recipe: The recipe of the run.
         data: The splits.
         network: The network.
-        is_complete: Whether the run reached its end. The analysis of a stopped run is skipped, because it can take long.
+        is_complete: Whether the run reached its end. If not, the analysis is skipped, because it can take long.
     """
     from cspdet.reports.run_report import REPORT_FILE, write_run_report
 
