@@ -155,7 +155,7 @@ class DetectionRun:
         self.num_limited += len(result.detections) >= self.sliced_detector.postprocess.max_detections
 
     def report_line(self, line: str) -> None:
-        """Pass a line to `report`; after a line that cannot be printed, the run continues without lines."""
+        """Pass a line to `report`. If a line cannot be printed, the run continues, but prints no further lines."""
         if self.report is None:
             return
         try:

@@ -101,7 +101,7 @@ def _check(run: Path, repo: str, options: _Options) -> Path:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """Yield the output folder, or a temporary folder."""
+    """Yield an unused folder named after `output`, or, if `output` is None, a temporary folder that is removed."""
     if output is not None:
         yield increment_path(output)
         return

@@ -1,7 +1,8 @@
 """Find the images and class names of a YOLO dataset.
 
-Supported: a data.yaml as written by ultralytics and Roboflow, a Darknet .data file, an export of CVAT, a folder with
-one of these, a folder with images/{train,val} and labels/{train,val}, and a flat folder of images with txt files.
+The source can be a data.yaml of ultralytics or Roboflow, a Darknet .data file, an export of CVAT, or a folder with one
+of these files. It can also be a folder with images/{train,val} and labels/{train,val}, or a flat folder of images with
+txt files.
 """
 
 from __future__ import annotations

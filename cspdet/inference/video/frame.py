@@ -56,9 +56,9 @@ class FrameClock:
     A frame is early if its timestamp is not after the previous frame.
 
     - A frame without a timestamp is one period after the previous frame.
-    - Two types of early frames are one period after the previous frame, and later timestamps count from there: a frame
-      more than two periods before the previous frame (two recordings were joined), and a frame after MAX_EARLY early
-      frames.
+    - A frame more than two periods before the previous frame begins another recording in the same file. It is one
+      period after the previous frame, and later timestamps count from it. The same applies to a frame that follows
+      MAX_EARLY early frames.
     - Any other early frame is half a period after the previous frame.
 
     Args:

@@ -17,7 +17,7 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 class AnyLosses(Protocol):
-    """Interface of the named tuples of weighted loss terms, fp32 scalars in the order of `part_names`."""
+    """Interface of the losses of a batch: a named tuple of weighted loss terms, in the order of `part_names`."""
 
     @property
     def total(self) -> Tensor:

@@ -41,9 +41,9 @@ MAX_TIME_RATIO = 0.85  # layers with a higher `estimated_time_ratio` are not rew
 def estimated_time_ratio(channels: tuple[int, int], size_hw: tuple[int, int]) -> float:
     """Estimate the time of a 3x3 layer with Winograd's algorithm, divided by its time with direct convolution.
 
-    The estimate includes the multiplications (half as many, or more if the height is not a multiple of four), the
-    transforms (constant cost per channel), and the loading of twice as many weights (relevant for small maps). The
-    speed report in docs/ lists measured times.
+    The estimate is the sum of three parts. The multiplications are half as many, or more if the height is not a
+    multiple of four. The transforms have a constant cost per channel. Twice as many weights are loaded, which matters
+    for small maps. The speed report in docs/ lists measured times.
 
     Args:
         channels: Number of input channels and of output channels.
