@@ -8,6 +8,7 @@ of all class outputs of the file.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,14 +50,18 @@ class ClassMatch:
     def by_name(cls, names: Sequence[str], source_names: Sequence[str]) -> ClassMatch:
         """Match classes by name.
 
-        Letter case, `_` and `-` are ignored, and CLASS_SYNONYMS are equal.
+        A class of the file with exactly the same name is the match. If there is none, letter case, `_` and `-` are
+        ignored, and CLASS_SYNONYMS are equal; such a match must be the only one.
 
         Args:
             names: Class names of the data.
             source_names: Class names of the file.
         """
-        index = {canonical_name(name): i for i, name in reversed(list(enumerate(source_names)))}
-        return cls(tuple(names), tuple(index.get(canonical_name(name)) for name in names), len(source_names))
+        exact = {name: i for i, name in reversed(list(enumerate(source_names)))}
+        similar = Counter(map(canonical_name, exact))
+        index = {canonical_name(name): i for name, i in exact.items() if similar[canonical_name(name)] == 1}
+        index.pop("", None)  # names without letters and digits, such as `-`
+        return cls(tuple(names), tuple(exact.get(n, index.get(canonical_name(n))) for n in names), len(source_names))
 
     @property
     def is_identity(self) -> bool:

@@ -42,6 +42,21 @@ def test_names_are_matched_without_case_and_with_synonyms():
     assert not ClassMatch.by_name(["a", "b"], ["a"]).is_identity
 
 
+@pytest.mark.parametrize(
+    ("names", "source_names", "index"),
+    [
+        (["person", "people", "cyclist"], ["person", "people", "cyclist"], (0, 1, 2)),
+        (["dog", "Dog", "a b"], ["Dog", "a_b", "dog"], (2, 0, 1)),
+        (["-", "_"], ["-", "_"], (0, 1)),
+        (["-"], ["_"], (None,)),
+        (["DOG"], ["Dog", "dog"], (None,)),  # either could be meant
+        (["person", "people"], ["person"], (0, 0)),
+    ],
+)
+def test_the_exact_name_comes_before_a_similar_one(names, source_names, index):
+    assert ClassMatch.by_name(names, source_names).source_index == index
+
+
 def test_boxes_objectness_and_classes_of_the_same_name_are_kept(log_capture):
     source, model = detector(3, 0), detector(4, 1)
     match = ClassMatch.by_name(["dog", "bird", "cat", "zebra"], ["cat", "dog", "horse"])
