@@ -18,6 +18,7 @@ import argparse
 import json
 from pathlib import Path
 
+from cspdet.cli.arguments import print_lines
 from cspdet.errors import ConfigError, UserError
 from cspdet.zoo.catalogue import get_entry
 from cspdet.zoo.hub import parse_hub_name
@@ -47,11 +48,8 @@ def _check(args: argparse.Namespace) -> None:
             get_entry(name)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Download the models, and print the path of each.
-
-    Returns:
-        The exit code 0.
 
     Raises:
         UserError: A download failed. The other models are downloaded before the error is raised.
@@ -67,10 +65,12 @@ def run(args: argparse.Namespace) -> int:
             paths[name] = str(fetch_model(name, copies=args.files, force=args.force))
         except UserError as error:
             problems += error.problems
-    print(json.dumps(paths) if args.json else "\n".join(f"{name}: {path}" for name, path in paths.items()))
+    if args.json:
+        print(json.dumps(paths))
+    else:
+        print_lines(f"{name}: {path}" for name, path in paths.items())
     if problems:
         raise UserError(*problems)
-    return 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
 _PLURALS = {
     "person": "people", "man": "men", "woman": "women", "child": "children", "mouse": "mice", "knife": "knives",
     "sheep": "sheep", "fish": "fish", "deer": "deer", "aircraft": "aircraft", "broccoli": "broccoli",
+    "epoch": "epochs", "stomach": "stomachs",
 }  # fmt: skip
 
 

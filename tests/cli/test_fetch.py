@@ -100,6 +100,8 @@ def test_a_failed_fetch_is_one_line_and_the_others_are_fetched(zoo, tmp_path, ca
     assert captured.out.startswith("mine-1.0: ")
     assert captured.err.count("error:") == 1
     assert "gone.names: the server responded 404" in captured.err
+    assert main(["fetch", "other"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_model_of_files_that_the_user_has(zoo, tmp_path, monkeypatch, capsys):

@@ -278,6 +278,11 @@ def test_the_tool_prints_the_descriptor_last(tmp_path):
     assert (tmp_path / "set" / "video.mp4").is_file()
 
 
+def test_the_descriptor_path_is_relative_if_the_output_folder_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(make_shapes("set", images=1, size=64).config_path) == os.path.join("set", "shapes.yaml")
+
+
 @pytest.mark.parametrize("name", ["train/000001.jpg", "annotations/instances_train.json"])
 def test_files_changed_after_the_conversion_are_kept(tmp_path, name):
     make_shapes(tmp_path / "shapes", images=1, size=64)

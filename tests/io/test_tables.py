@@ -138,6 +138,7 @@ def test_the_width_is_that_of_the_terminal(monkeypatch):
     ("noun", "expected"),
     [
         ("car", "cars"), ("bus", "buses"), ("wine glass", "wine glasses"), ("box", "boxes"), ("bench", "benches"),
+        ("epoch", "epochs"),
         ("toothbrush", "toothbrushes"), ("berry", "berries"), ("toy", "toys"), ("person", "people"),
         ("computer mouse", "computer mice"), ("sheep", "sheep"), ("scissors", "scissors"), ("Platelets", "Platelets"),
         ("RBC", "RBCs"), ("class_7", "class_7"), ("猫", "猫"), ("", ""),

@@ -69,7 +69,7 @@ DATA = """
 # Config keys: data descriptor
 
 The YAML file that the key `data` of a config names. Either it has the images and annotations of each split, as COCO
-JSON, or it names a `format` and a `source`. Paths are relative to the folder of the descriptor.
+JSON, or it names a `format` and a `source`. Relative paths start at the folder of the descriptor.
 """
 SHARED = "The keys of every {kind}; the components that follow list only their other keys."
 

@@ -20,6 +20,7 @@ SPLIT_LINE = re.compile(
     r'(train|val|test): \{images: ".*", annotations: "annotations/[\w-]+\.json"\}'
 )  # of a written descriptor
 MAX_WRITE_SECONDS = 2.0  # by which annotations can be newer than the descriptor, which is written after them
+_MADE_BY = "# made by cspdet prepare-data"
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
@@ -89,7 +90,7 @@ def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) ->
         converter: The arguments of `cspdet prepare-data`, for example `voc` or `convert --format mymodule:CSV`.
         splits: Split -> (image folder, annotation file).
     """
-    lines = [_signature(converter)]
+    lines = [f"{_MADE_BY} {converter}; relative paths start at the folder of this file"]
     for name in SPLITS:
         if name in splits:
             images, annotations = map(_quote, splits[name])
@@ -100,10 +101,6 @@ def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) ->
 def _quote(path: str) -> str:
     """Quote text for YAML; characters that YAML forbids or reads as line breaks are escaped."""
     return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(path, ensure_ascii=False))
-
-
-def _signature(converter: str) -> str:
-    return f"# made by cspdet prepare-data {converter}; paths are relative to this file"
 
 
 def config_file_name(converter: str) -> str:
@@ -120,7 +117,7 @@ def was_written_by(config_path: Path, converter: str) -> bool:
         signature, *lines = config_path.read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError):
         return False
-    return signature == _signature(converter) and all(SPLIT_LINE.fullmatch(line) for line in lines)
+    return signature.startswith(f"{_MADE_BY} {converter};") and all(SPLIT_LINE.fullmatch(line) for line in lines)
 
 
 def _check_is_text(folder: Path) -> None:

@@ -48,6 +48,7 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
         DataError: An argument is out of range, or the folder contains other files.
         UserError: The disk is full or not writable; an earlier output is kept.
     """
+    config_path = Path(output) / "shapes.yaml"
     output = Path(os.path.abspath(output))
     _validate_args(images, size, seed)
     _check_folder(output)
@@ -62,7 +63,7 @@ def make_shapes(output: str | Path, *, images: int = 400, size: int = 320, seed:
         raise UserError(f"{output}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(tmp_folder, ignore_errors=True)
-    return ConversionResult(output / "shapes.yaml", counts, ())
+    return ConversionResult(config_path, counts, ())
 
 
 def _validate_args(images: int, size: int, seed: int) -> None:
