@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cspdet.checkpoints.recipes import recipe_from_checkpoint
+from cspdet.config.released import CONFIG_SUFFIXES, names_released
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import load_checkpoint
 from cspdet.models.bundle import check_task
@@ -19,12 +20,13 @@ RECIPES = {"detection": "train/finetune.yaml", "classification": "train/classifi
 def use_model_as_config(options: TrainOptions) -> TrainOptions:
     """If `options.config` is a downloaded model or a run folder, replace it by the path of its checkpoint.
 
-    If `options.weights` is None, the checkpoint is also the source of the initial weights.
+    The name of a released config is kept. If `options.weights` is None, the checkpoint is also the source of the
+    initial weights.
 
     Raises:
         CheckpointError: The model is not downloaded.
     """
-    if options.config is None or options.config.suffix in (".yaml", ".yml"):
+    if options.config is None or names_released(options.config) or options.config.suffix in CONFIG_SUFFIXES:
         return options
     path = resolve_model(options.config)
     return replace(options, config=path, weights=options.weights or str(path)) if path.suffix == ".pt" else options

@@ -23,7 +23,7 @@ from cspdet.cli.arguments import (
     check_weights,
     model_path,
 )
-from cspdet.config.released import released_configs
+from cspdet.config.released import names_released
 from cspdet.errors import ConfigError, check_all
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _resolve_config(config: Path) -> Path:
         CheckpointError: The checkpoint is missing, or the named model is not downloaded.
         ConfigError: CONFIG is an exported file.
     """
-    if config.suffix in CONFIG_SUFFIXES or config.as_posix() in released_configs():
+    if config.suffix in CONFIG_SUFFIXES or names_released(config):
         return config
     if config.suffix in EXPORTED_SUFFIXES:
         raise ConfigError(f"{config}: expected a CONFIG (.yaml) or a checkpoint (.pt), found an exported file")

@@ -148,3 +148,8 @@ def names_config(name: str | Path) -> bool:
     """Return whether a MODEL argument is a config (YAML file, or name without suffix), not a file with weights."""
     path = Path(name)
     return path.suffix in CONFIG_SUFFIXES or (path.suffix == "" and not path.is_file())
+
+
+def names_released(name: str | Path) -> bool:
+    """Return whether a CONFIG argument is the name of a released config, and no file of this name exists."""
+    return not Path(name).exists() and Path(name).as_posix() in released_configs()

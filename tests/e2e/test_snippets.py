@@ -178,9 +178,10 @@ def test_unknown_keys_are_found():
 
 # --- Python --------------------------------------------------------------------------------------
 
-# Blocks that other tests run (extend, new_network, export), that need data (ImageNet), or that use the network.
+# Blocks that other tests run (extend, new_network, export, opencv), that need data (ImageNet), or that use the network.
 NOT_RUN = {"docs/how-to/extend.md", "docs/how-to/new_network.md", "docs/how-to/export.md",
-           "docs/how-to/classification.md", "docs/how-to/publish.md", "docs/how-to/weights.md"}  # fmt: skip
+           "docs/how-to/classification.md", "docs/how-to/publish.md", "docs/how-to/weights.md",
+           "docs/how-to/opencv.md"}  # fmt: skip
 if importlib.util.find_spec("supervision") is None:
     NOT_RUN.add("docs/how-to/video.md")
 

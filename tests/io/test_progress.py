@@ -88,8 +88,9 @@ def test_a_file_gets_lines_now_and_then(monkeypatch, caplog):
     monkeypatch.setattr(log, "propagate", True)
     with caplog.at_level(logging.INFO, "cspdet"):
         assert len(list(progress(range(3), "evaluating", "batch", 3))) == 3
-    assert caplog.messages[0] == "evaluating: 0 batches"
-    assert caplog.messages[2].startswith("evaluating: 2/3 batches, 0:00 left, ")
+    messages = list(dict.fromkeys(caplog.messages))  # each is captured twice if an earlier command ran
+    assert messages[0] == "evaluating: 0 batches"
+    assert messages[2].startswith("evaluating: 2/3 batches, 0:00 left, ")
 
 
 def test_durations_and_fields():
