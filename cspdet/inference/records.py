@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from cspdet.errors import UserError
 from cspdet.inference.interop import to_mot_lines
-from cspdet.io.outputs import LineFile
+from cspdet.io.line_file import LineFile
 from cspdet.structures import Detections
 
 
@@ -62,6 +63,16 @@ class JsonlWriter:
         self._class_names, self._category_ids = class_names, category_ids
         self._jsonl_file = LineFile(path)
         self._mot_file = None if mot_path is None else LineFile(mot_path)
+
+    def open(self) -> None:
+        """Open and lock the files; raise UserError if another run writes one of them. `add` opens them otherwise."""
+        self._jsonl_file.open()
+        try:
+            if self._mot_file is not None:
+                self._mot_file.open()
+        except UserError:
+            self._jsonl_file.close(failed=True)
+            raise
 
     def close(self, *, failed: bool = False) -> None:
         """Close the files, which replace the files of an earlier run unless this run `failed`."""

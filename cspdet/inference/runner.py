@@ -43,6 +43,8 @@ class DetectionRunner(DetectionRun):
     """
 
     def __enter__(self) -> DetectionRunner:
+        """Lock the results file before anything is written; raise UserError if another run writes it."""
+        self.jsonl_writer.open()
         return self
 
     def __exit__(

@@ -62,20 +62,33 @@ def try_lock(file: BinaryIO | TextIO) -> bool:
     return True
 
 
+def require_lock(file: BinaryIO | TextIO, path: Path) -> None:
+    """Lock an open file; if another run holds the lock, close the file and raise UserError.
+
+    Args:
+        file: The open file.
+        path: Its path, for the message.
+    """
+    if not try_lock(file):
+        file.close()
+        raise UserError(f"{path}: another run writes this file; wait for its end, or choose another --output")
+
+
 def lock_existing(path: Path) -> BinaryIO | None:
     """Open and lock a file that a run is going to replace; close the result to release the lock.
 
     Returns:
-        The open file; None if it cannot be opened, for example a link to a missing file.
+        The open file; None if it cannot be opened, for example a link to a missing file. None on Windows, where an open
+        file cannot be replaced.
 
     Raises:
         UserError: Another run still writes the file, or is going to replace it.
     """
+    if sys.platform == "win32":
+        return None
     try:
         file = path.open("rb")
     except OSError:
         return None
-    if not try_lock(file):
-        file.close()
-        raise UserError(f"{path}: another run writes this file; wait for its end, or choose another --output")
+    require_lock(file, path)
     return file

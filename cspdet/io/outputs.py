@@ -11,14 +11,12 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
 
 from cspdet.errors import UserError, truncate_list
-from cspdet.io.atomic import describe_os_error, temp_path
-from cspdet.io.lock_file import lock_existing, try_lock
+from cspdet.io.atomic import describe_os_error
 
 SEARCHED_BYTES = 2**16  # at each end of a file, in which its mark is searched
 
@@ -181,75 +179,3 @@ def is_other_file(path: Path, mark: re.Pattern[bytes]) -> bool:
         return path.stat().st_size > 0 and path.is_file() and not has_mark(path, mark)
     except OSError:  # it is missing, or its name is too long
         return False
-
-
-class LineFile:
-    """Writes a text file line by line, with a flush after each call of `write`.
-
-    The first call of `write` opens the file. If `path` does not exist, the lines are written to `path`. If `path`
-    exists, the lines are written to a temporary file in the same folder, and `close` replaces `path` by this file.
-
-    Attributes:
-        path: The output file.
-        current_path: The file that contains the lines: `path` or the temporary file.
-    """
-
-    def __init__(self, path: Path):
-        self.path = self.current_path = path
-        self._file: TextIO | None = None
-        self._earlier: BinaryIO | None = None  # the file that existed before, locked until `close`
-
-    def write(self, lines: Sequence[str]) -> None:
-        """Write lines; a line feed is added to each line.
-
-        Raises:
-            UserError: The file cannot be written, or the disk is full.
-        """
-        try:
-            if self._file is None:
-                self._file = self._open()
-            self._file.writelines(f"{line}\n" for line in lines)
-            self._file.flush()
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written to: {describe_os_error(error)}") from None
-
-    def _open(self) -> TextIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(self.path):
-            self.current_path = temp_path(self.path)
-            self._earlier = lock_existing(self.path)
-        replaces = self.current_path != self.path
-        # a lone surrogate, of a name that is not UTF-8, becomes its escape in JSON
-        file = self.current_path.open("w" if replaces else "x", encoding="utf-8", errors="backslashreplace")
-        if not replaces:
-            try_lock(file)
-        return file
-
-    def close(self, *, failed: bool = False) -> None:
-        """Close the file. If `path` existed before, replace it by the new file.
-
-        If no line was written, an existing file at `path` is kept. If there is no such file, an empty file is created.
-
-        Args:
-            failed: Whether the run failed. If so, a file that existed before is kept, and the new lines are removed.
-        """
-        if self._file is None and not os.path.lexists(self.path):
-            self.write(())
-        if self._file is None:
-            return
-        self._file.close()
-        self._file = None
-        if self.current_path == self.path:
-            return
-        try:
-            if failed:
-                self.current_path.unlink(missing_ok=True)
-            else:
-                os.replace(self.current_path, self.path)
-        except OSError as error:
-            reason = describe_os_error(error)
-            raise UserError(f"{self.path}: cannot be written: {reason}; see {self.current_path}") from None
-        finally:
-            if self._earlier is not None:
-                self._earlier.close()
-        self.current_path = self.path

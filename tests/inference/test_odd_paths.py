@@ -13,6 +13,7 @@ from darknet_data import TINY, write_pair
 
 from cspdet.cli.main import main
 from cspdet.inference.records import read_records
+from cspdet.io.line_file import LineFile
 from cspdet.io.text import opencv_path
 
 FOLDER = os.fsdecode(b"caf\xe9")
@@ -76,3 +77,19 @@ def test_an_output_that_is_a_circle_of_links_is_refused(model, tmp_path, capsys)
     cv2.imwrite("a.jpg", np.zeros((20, 20, 3), np.uint8))
     assert main(["detect", model, "a.jpg", "--output", "circle"]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_folder_into_which_another_run_detects_stays_as_it_is(model, tmp_path, capsys):
+    def detect() -> int:
+        return main(["detect", model, "images", "--output", "out", "--backend", "torch", "--mot", "mot.txt"])
+
+    assert detect() == 0
+    for locked in ("out/detections.jsonl", "mot.txt"):
+        before = {path: path.stat().st_mtime_ns for path in (*Path("out").iterdir(), Path("mot.txt"))}
+        other = LineFile(Path(locked))
+        other.open()
+        assert detect() == 2
+        assert f"error: {locked}: another run writes this file" in capsys.readouterr().err
+        other.close(failed=True)
+        assert {path: path.stat().st_mtime_ns for path in (*Path("out").iterdir(), Path("mot.txt"))} == before
+    assert detect() == 0

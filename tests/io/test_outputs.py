@@ -14,8 +14,9 @@ from cspdet.datasets.image_io import read_image
 from cspdet.errors import UnwritableFileError, UserError
 from cspdet.inference.marks import mark_image
 from cspdet.io.atomic import fit_name, temp_path, write_bytes
+from cspdet.io.line_file import LineFile
 from cspdet.io.lock_file import open_lock_file
-from cspdet.io.outputs import ANNOTATED, EXPORTED, IMPORTED, PLOT, LineFile, OutputFile, check_outputs, has_mark
+from cspdet.io.outputs import ANNOTATED, EXPORTED, IMPORTED, PLOT, OutputFile, check_outputs, has_mark
 
 OWN = re.compile(rb"\Aown")
 
@@ -83,7 +84,7 @@ def test_what_cannot_be_written_is_found_before(tmp_path):
 def test_lines_replace_an_earlier_file_at_the_end(tmp_path):
     path = tmp_path / "lines"
     writer = LineFile(path)
-    assert not path.exists(), "nothing is opened before the first line"
+    assert not path.exists(), "nothing is opened before `open` or the first line"
     writer.write(["a", "b"])
     assert path.read_text() == "a\nb\n", "a new file can be read while it grows"
     writer.close()
@@ -95,11 +96,22 @@ def test_lines_replace_an_earlier_file_at_the_end(tmp_path):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("lines", "a\nb\n")]
 
     writer = LineFile(path)
-    writer.close()
-    assert path.read_text() == "a\nb\n", "nothing was written"
+    for open_first in (False, True):
+        if open_first:
+            writer.open()
+        writer.close()
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("lines", "a\nb\n")], "no lines"
     writer.write(["d"])
     writer.close()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("lines", "d\n")]
+
+
+def test_a_new_file_without_lines_is_kept_if_the_run_succeeds(tmp_path):
+    for failed, names in ((True, []), (False, ["lines"])):
+        writer = LineFile(tmp_path / "lines")
+        writer.open()
+        writer.close(failed=failed)
+        assert [file.name for file in tmp_path.iterdir()] == names
 
 
 def test_nothing_is_written_through_a_link(tmp_path):
@@ -175,7 +187,7 @@ def test_a_second_run_cannot_write_the_lines_of_the_first(tmp_path, exists):
     first, second = LineFile(path), LineFile(path)
     first.write(["first"])
     with pytest.raises(UserError, match="another run writes this file"):
-        second.write(["second"])
+        second.open()
     second.close(failed=True)
     first.close()
     assert path.read_text() == "first\n"
