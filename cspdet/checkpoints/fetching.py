@@ -15,7 +15,7 @@ from cspdet.io.checkpoint import save_checkpoint
 from cspdet.io.model_info import ModelInfo, clean_text
 from cspdet.zoo.cache import model_path
 from cspdet.zoo.catalogue import ZooEntry, get_entry
-from cspdet.zoo.download import download_files, lock_model, record_new_hashes
+from cspdet.zoo.download import discard_unverified, download_files, lock_model, record_new_hashes
 from cspdet.zoo.hub import download_model, parse_hub_name
 
 # Post-processing of Darknet's commands `detector valid`, which writes COCO results, and `detector map`.
@@ -69,6 +69,7 @@ def _write_checkpoint(name: str, entry: ZooEntry, folder: Path, path: Path) -> N
     try:
         imported = import_darknet(cfg, folder / entry.weights.name, names=names, overrides=overrides)
     except UserError as error:
+        discard_unverified(name, entry)  # so that the next fetch downloads them again
         raise UserError(*(f"{name}: {problem}" for problem in error.problems)) from None
     facts = ModelInfo(name=name, license=clean_text(entry.license), source=clean_text(entry.source))
     save_checkpoint(path, replace(imported.to_checkpoint(), info=facts.made_now()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cspdet.errors import UserError
+from cspdet.io.atomic import write_text
 from cspdet.io.progress import is_interactive
 from cspdet.io.terminal import escape_line
 
@@ -32,6 +33,13 @@ def is_offline() -> bool:
 def partial_path(file: Path) -> Path:
     """Return the path of the partial download of `file`."""
     return file.with_name(f"{file.name}.part")
+
+
+def remove_partial(file: Path, url: str) -> None:
+    """Remove the partial download of `file`, unless the server can tell whether it belongs to the file at `url`."""
+    part = partial_path(file)
+    if not _version_of_part(part, url):
+        part.unlink(missing_ok=True)
 
 
 def file_size(file: Path) -> int:
@@ -71,6 +79,7 @@ def fetch(
             reason = _try_download(url, part, size)
             if reason is None:
                 part.replace(file)
+                _version_file(part).unlink(missing_ok=True)
                 return True
             if attempt == max_attempts or file_size(part) == before:
                 break  # no data received: further attempts are pointless
@@ -84,6 +93,25 @@ def fetch(
     raise UserError(f"{url}: download failed: {reason}{hint}")
 
 
+def _version_file(part: Path) -> Path:
+    """Return the path of the file with the address and the version (ETag or date) of a partial download."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _version_of_part(part: Path, url: str) -> str:
+    """Return the version that the server named when the download from `url` began; empty if it is unknown."""
+    try:
+        address, _, version = _version_file(part).read_text(encoding="utf-8").partition("\n")
+    except (OSError, ValueError):
+        return ""
+    return version if address == url and part.is_file() else ""
+
+
+def _store_version(part: Path, url: str, version: str) -> None:
+    if version.isascii() and version.isprintable():
+        write_text(_version_file(part), f"{url}\n{version}")
+
+
 def _try_download(url: str, part: Path, size: int | None) -> str | None:
     """Download the rest of `part`. Return None if it is complete, else the reason why it is not."""
     received = file_size(part)
@@ -92,7 +120,11 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
     if size is not None and received > size:
         part.unlink()
         received = 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
+    headers = {"Range": f"bytes={received}-"} if received else {}
+    version = _version_of_part(part, url)
+    if received and version:
+        headers["If-Range"] = version  # if the file has changed, the server sends all of the new one
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
@@ -118,6 +150,8 @@ def _try_download(url: str, part: Path, size: int | None) -> str | None:
         total = received + _content_length(url, response)
         if size is not None and total != size:
             raise UserError(f"{url}: expected {size} bytes, the server announces {total}; is it the official file?")
+        if not received:
+            _store_version(part, url, response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
         return _write_response(response, part, received, total)
 
 

@@ -19,15 +19,11 @@ from platformdirs import user_cache_path
 from cspdet.config.released import released_configs
 from cspdet.errors import CheckpointError, UserError, did_you_mean
 from cspdet.io.atomic import write_text
-from cspdet.io.folders import CHECKPOINT_SUFFIXES, run_checkpoint
-from cspdet.zoo.catalogue import ZooEntry, read_catalogue
+from cspdet.io.folders import run_checkpoint
+from cspdet.zoo.catalogue import FILE_SUFFIXES, MAX_NAME_LENGTH, ZooEntry, read_catalogue
 from cspdet.zoo.hub import HubModel, cached_model, parse_hub_name
 
 HOME_VARIABLE = "CSPDET_HOME"
-MAX_NAME_LENGTH = 100  # of a model; longer texts are not looked up
-FILE_SUFFIXES = (
-    *CHECKPOINT_SUFFIXES, ".onnx", ".xml", ".torchscript", ".ts", ".cfg", ".weights", ".yaml", ".yml",
-)  # of files, not of names  # fmt: skip
 
 
 def zoo_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -12,10 +13,15 @@ from pydantic import Field, ValidationError, model_validator
 from cspdet.config.base import ConfigModel
 from cspdet.config.read import read_yaml
 from cspdet.errors import ConfigError, did_you_mean
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 
 CATALOGUE = Path(__file__).with_name("zoo.yaml")
 CATALOGUE_VARIABLE = "CSPDET_ZOO"  # names a further catalogue, whose models replace those of the same name
 HASHES = ("sha256", "sha512", "sha1")
+MAX_NAME_LENGTH = 100  # of a model; longer texts are not looked up
+FILE_SUFFIXES = (
+    *CHECKPOINT_SUFFIXES, ".onnx", ".xml", ".torchscript", ".ts", ".cfg", ".weights", ".yaml", ".yml",
+)  # of files, not of names  # fmt: skip
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # a file name without folders
 
 
@@ -94,6 +100,12 @@ class ZooEntry(ConfigModel):
         return tuple(file for file in (self.cfg, self.names, self.weights) if file is not None)
 
 
+def _is_model_name(name: str) -> bool:
+    """Return whether a name can be that of a folder of the cache, and of a MODEL argument."""
+    fits = len(name) <= MAX_NAME_LENGTH and Path(name).suffix not in FILE_SUFFIXES
+    return fits and re.fullmatch(SAFE_NAME, name) is not None
+
+
 @cache
 def _read_catalogue(path: Path) -> dict[str, ZooEntry]:
     values, locations = read_yaml(path)
@@ -102,6 +114,10 @@ def _read_catalogue(path: Path) -> dict[str, ZooEntry]:
     entries, problems = {}, []
     for name, value in values.items():
         where = locations.get((name,), str(path))
+        if not _is_model_name(str(name)):
+            expected = f"letters, digits and ._+-, up to {MAX_NAME_LENGTH}, without the suffix of a file"
+            problems.append(f"{where}: expected a model name of {expected}, found {str(name)[:MAX_NAME_LENGTH]!r}")
+            continue
         try:
             entries[str(name)] = ZooEntry.model_validate(value, strict=False)
         except ValidationError as error:

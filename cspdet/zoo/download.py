@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from cspdet.errors import UserError
 from cspdet.io.atomic import atomic_write
-from cspdet.io.fetch import CHUNK_BYTES, OFFLINE_VARIABLE, fetch, is_offline
+from cspdet.io.fetch import CHUNK_BYTES, OFFLINE_VARIABLE, fetch, is_offline, remove_partial
 from cspdet.zoo.cache import HOME_VARIABLE, read_recorded_hashes, record_hashes, zoo_folder
 from cspdet.zoo.catalogue import ZooEntry, ZooFile
 
@@ -68,6 +68,14 @@ def record_new_hashes(name: str, entry: ZooEntry) -> None:
     }
     if new:
         record_hashes(new)
+
+
+def discard_unverified(name: str, entry: ZooEntry) -> None:
+    """Remove the files of a model that have neither a published nor a recorded hash, after they could not be loaded."""
+    recorded = read_recorded_hashes()
+    for file in entry.files:
+        if not file.hashes and f"{name}/{file.name}" not in recorded:
+            (zoo_folder() / name / file.name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -134,6 +142,8 @@ def _download(name: str, file: ZooFile, path: Path) -> None:
         if problems:
             log.warning("%s; trying the next address", problems[-1])
         unverified.unlink(missing_ok=True)
+        if not file.hashes:
+            remove_partial(unverified, url)  # without a hash, nothing shows that a continued file is of one piece
         try:
             fetch(url, unverified, file.bytes, max_attempts=MAX_ATTEMPTS, retry_delay_s=RETRY_DELAY_S, hint=hint)
         except UserError as error:

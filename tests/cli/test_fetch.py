@@ -104,6 +104,14 @@ def test_a_failed_fetch_is_one_line_and_the_others_are_fetched(zoo, tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
+def test_a_cfg_that_cannot_be_read_is_downloaded_again(zoo, capsys):
+    good, zoo.files["/x.cfg"] = zoo.files["/x.cfg"], b"log in, please"
+    assert main(["fetch", "mine-1.0"]) == 2
+    assert "mine-1.0: " in capsys.readouterr().err
+    zoo.files["/x.cfg"] = good
+    assert main(["fetch", "mine-1.0"]) == 0
+
+
 def test_a_model_of_files_that_the_user_has(zoo, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CSPDET_OFFLINE", "1")
     (tmp_path / "x.names").write_text("cat\ndog\n")

@@ -89,6 +89,16 @@ def test_an_invalid_catalogue_is_refused_with_its_line(tmp_path, monkeypatch, te
         read_catalogue()
 
 
+@pytest.mark.parametrize("name", ["/abs", "../evil", "..", ".", "''", '"a\\nb"', "a" * 101, "x.pt", "a/b", "hf:a"])
+def test_a_name_that_cannot_be_a_folder_or_a_model_is_refused(tmp_path, monkeypatch, name):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"{name}: {{summary: x}}\n")
+    monkeypatch.setenv("CSPDET_ZOO", str(own))
+    with pytest.raises(ConfigError, match=r"own.yaml:1: expected a model name of letters, digits and") as error:
+        read_catalogue()
+    assert len(error.value.problems) == 1
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"yolov4_tiny: no model of this name \(did you mean 'yolov4-tiny'\?\)"):
         get_entry("yolov4_tiny")

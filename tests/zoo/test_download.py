@@ -113,6 +113,21 @@ def test_an_interrupted_download_continues(server, tmp_path):
     assert left_over(tmp_path) == ["m.bin"]
 
 
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_file_without_a_hash_is_never_joined_from_two_versions(server, tmp_path, versions):
+    server.versions = versions
+    model = entry(f"{server.url}/gone.bin", f"{server.url}/m.bin", bytes=len(CONTENT))
+    folder = tmp_path / "home/zoo/m"
+    folder.mkdir(parents=True)
+    (folder / "m.bin.unverified.part").write_bytes(bytes(500))  # of another day, without a version
+    server.files["/m.bin"], server.cuts = CONTENT, [3000, 0, 0, 0, 0]
+    with pytest.raises(UserError, match="ended after 3000"):
+        download(model)
+    server.files["/m.bin"] = OTHER  # the source publishes another file of the same size
+    assert download(model) == OTHER
+    assert left_over(tmp_path) == ["m.bin"]
+
+
 def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     model = entry(f"{server.url}/m.bin", bytes=len(CONTENT), sha256=DIGEST)
     download(model)
