@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import PurePath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cspdet.errors import UserError, hide_credentials
 
@@ -191,7 +191,13 @@ class LogFormatter(logging.Formatter):
         return "\n".join(part for line in text.split("\n") for part in wrap_line(line, width, indent))
 
 
-class LogHandler(logging.StreamHandler[IO[str]]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[IO[str]]
+else:
+    _StreamHandler = logging.StreamHandler  # Python 3.10 cannot subscript it
+
+
+class LogHandler(_StreamHandler):
     """Writes log lines to a stream. A progress bar is removed before a line is written, and drawn again after it."""
 
     def emit(self, record: logging.LogRecord) -> None:
