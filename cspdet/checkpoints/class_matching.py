@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,13 +68,18 @@ class ClassMatch:
         """Whether the classes of data and file are equal, in the same order."""
         return self.source_index == tuple(range(self.num_source))
 
+    @property
+    def matched_names(self) -> tuple[str, ...]:
+        """The class names of the data that have a match in the file."""
+        return tuple(name for name, index in zip(self.names, self.source_index, strict=True) if index is not None)
+
     def log_summary(self, source: str) -> None:
         """Log which classes are kept.
 
         Args:
             source: Name of the file.
         """
-        kept = [name for name, index in zip(self.names, self.source_index, strict=True) if index is not None]
+        kept = self.matched_names
         named = f": {', '.join(kept[:8])}{', ...' if kept[8:] else ''}" if kept else ""
         rest = len(self.names) - len(kept)
         others = f"; the other {rest} start from the mean of the {self.num_source} classes of the file" if rest else ""
@@ -85,6 +90,14 @@ def canonical_name(name: str) -> str:
     """Return the name by which a class is matched: in lower case, with blanks between words, as COCO spells it."""
     name = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
     return CLASS_SYNONYMS.get(name.replace(" ", ""), name)
+
+
+def has_class_outputs(model: nn.Module, loaded: Container[str]) -> bool:
+    """Whether all weights of the layers with class outputs are among the `loaded` entries of a state dict."""
+    name_of = {module: name for name, module in model.named_modules()}
+    layers = getattr(model, "class_layers", ())
+    keys = [f"{name_of[x.module]}.{name}" for x in layers for name, _ in x.module.named_parameters(recurse=False)]
+    return all(key in loaded for key in keys)
 
 
 def match_class_outputs(

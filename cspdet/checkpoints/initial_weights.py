@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from cspdet.checkpoints.class_matching import ClassMatch, match_class_outputs
+from cspdet.checkpoints.class_matching import ClassMatch, has_class_outputs, match_class_outputs
 from cspdet.checkpoints.load_report import TransferReport
 from cspdet.checkpoints.pretrained import has_backbone, is_darknet_classifier, load_backbone_weights, names_checkpoint
 from cspdet.errors import CheckpointError
@@ -70,6 +71,8 @@ def transfer(
     model.load_state_dict(fitting, strict=False)
     report = TransferReport.compare(model, weights, source, by_class)
     report.log_summary()
+    if match is not None and has_class_outputs(model, fitting):
+        report = replace(report, classes=match.matched_names)
     if match is not None and by_class:
         match.log_summary(source)
     return report

@@ -60,11 +60,13 @@ class TransferEntry:
 class TransferReport:
     """Report of which tensors of a file were loaded into a network.
 
-    `entries` contains the tensors of the network in order, then the tensors that are only in the file.
+    `entries` contains the tensors of the network in order, then the tensors that are only in the file. `classes` are
+    the names of the classes of the data whose outputs were loaded.
     """
 
     source: str  # the file, or timm:NAME
     entries: tuple[TransferEntry, ...]
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def compare(

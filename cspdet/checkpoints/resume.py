@@ -94,8 +94,7 @@ def build_initial_network(
 ) -> tuple[Network, TransferReport | None]:
     """Build the network of a run and load its initial weights.
 
-    The random weights are drawn with seed `train.seed`. Then the pretrained weights of the config are loaded, then
-    `options.weights`.
+    Random weights (seed `train.seed`) are replaced by the pretrained weights of the config, then by `options.weights`.
 
     Args:
         options: Arguments of the run; `weights` is the file of initial weights.
@@ -109,6 +108,18 @@ def build_initial_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
         network = build_network(recipe, len(class_names), options.config_source, pretrained=checkpoint is None)
-    if options.weights is None or checkpoint is not None:
+    if checkpoint is not None:
         return network, None
-    return network, load_initial_weights(network, options.weights, class_names)
+    report = None if options.weights is None else load_initial_weights(network, options.weights, class_names)
+    _check_kept_classes([name for name in recipe.train.keep_classes if name in class_names], report)
+    return network, report
+
+
+def _check_kept_classes(names: Sequence[str], report: TransferReport | None) -> None:
+    """Raise ConfigError if the outputs of a class that is not trained were not loaded."""
+    missing = [name for name in names if report is None or name not in report.classes]
+    if missing:
+        source = "there are no initial weights" if report is None else f"{report.source} has no outputs of this class"
+        raise ConfigError(
+            f"train.keep_classes: {missing[0]}: {source}: expected a checkpoint with this class as MODEL or --weights"
+        )

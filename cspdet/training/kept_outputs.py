@@ -50,6 +50,10 @@ class KeptOutputs:
             if parameter.grad is not None:
                 parameter.grad[rows] = 0
 
+    def store(self) -> None:
+        """Store the present values of the kept outputs. Call this after other weights were loaded into the network."""
+        self._rows = [(parameter, rows, parameter.detach()[rows].clone()) for parameter, rows, _ in self._rows]
+
     @torch.no_grad()
     def restore(self) -> None:
         """Set the kept outputs to their stored values."""

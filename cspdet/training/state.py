@@ -135,6 +135,8 @@ class TrainingState(Generic[ModelT]):
             ema_weights: `weights` of the checkpoint, which are the EMA weights; ignored if EMA is off.
         """
         self.model.load_state_dict(state["model"])
+        if self._kept is not None:
+            self._kept.store()
         if self.ema is not None:
             self.ema.model.load_state_dict(ema_weights)
             self.ema.updates = state["ema_updates"]

@@ -54,6 +54,14 @@ def test_a_model_is_trained_further_by_the_recipe_finetune(model, tmp_path, caps
     [
         (["mine.pt"], "mine.pt: to train this model further, name the data: data=FILE"),
         (["gone.pt", "data=shapes/shapes.yaml"], "gone.pt: no such file"),
+        (
+            ["mine.pt", "data=shapes/shapes.yaml", "train.keep_classes=[circle,star]"],
+            "train.keep_classes: star: mine.pt has no outputs of this class: expected a checkpoint with this class",
+        ),
+        (
+            ["csppelee_prn", "data=shapes/shapes.yaml", "train.keep_classes=[circle]"],
+            "train.keep_classes: circle: there are no initial weights: expected a checkpoint with this class as MODEL",
+        ),
         (["mine.onnx"], "mine.onnx: expected a CONFIG (.yaml) or a checkpoint (.pt), found an exported file"),
         (["yolov4-tiny", "data=shapes/shapes.yaml"], "this model is not downloaded; `cspdet fetch yolov4-tiny`"),
     ],

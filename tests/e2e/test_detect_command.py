@@ -489,7 +489,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
     writer.release()
     assert detect("v.avi", "--codec", "mp4v") == 2
     assert "error: out/v.mp4: cannot be written: No space left on device" in capsys.readouterr().err
-    assert [path.name for path in Path("out").iterdir()] == ["detections.jsonl"]
+    assert not list(Path("out").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -15,8 +17,8 @@ NAMES = ("cat", "dog", "new")
 CONFIG = {"backbone": {"name": "csppeleenet"}, "neck": {"name": "efm", "width": 8}}
 
 
-def state_of(keep: tuple[str, ...], *, freeze: tuple[str, ...] = ()) -> TrainingState:
-    torch.manual_seed(0)
+def state_of(keep: tuple[str, ...], *, freeze: tuple[str, ...] = (), seed: int = 0) -> TrainingState:
+    torch.manual_seed(seed)
     model = DetectorConfig.model_validate(CONFIG, strict=False).build(len(NAMES))
     config = TrainConfig(keep_classes=keep, freeze=freeze)
     return TrainingState(model, config, torch.device("cpu"), "fp32", NAMES)
@@ -60,6 +62,21 @@ def test_with_a_trained_trunk_the_weights_of_the_kept_outputs_stay():
         changed = (conv.weight.view(3, 8, -1) != old).flatten(2).any(dim=2)
         assert changed.tolist() == [[False] * 5 + [True, False, True]] * 3
     assert not torch.equal(stem, next(state.model.backbone.parameters()))
+
+
+def test_a_resumed_training_keeps_the_outputs_of_the_uninterrupted_one():
+    whole = state_of(("cat", "dog"))
+    before = [conv.weight.detach().clone().view(3, 8, -1)[:, :7] for conv in whole.model.head.pred_convs]
+    train(whole, 1)
+    resumed = state_of(("cat", "dog"), seed=1)  # a resumed run starts from a new network
+    saved = copy.deepcopy(whole.state_dict())
+    resumed.load_state_dict(saved, copy.deepcopy(whole.ema.model.state_dict()))
+    for state in (whole, resumed):
+        train(state, 1)
+    for old, conv in zip(before, resumed.model.head.pred_convs, strict=True):
+        assert torch.equal(conv.weight.view(3, 8, -1)[:, :7], old)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
 def test_the_masked_gradients_do_not_count_for_clipping():
