@@ -9,6 +9,7 @@ from cspdet.checkpoints.recipes import recipe_from_checkpoint
 from cspdet.config.released import CONFIG_SUFFIXES, names_released
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import load_checkpoint
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 from cspdet.models.bundle import check_task
 from cspdet.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from cspdet.training.run.options import TrainOptions
@@ -29,7 +30,11 @@ def use_model_as_config(options: TrainOptions) -> TrainOptions:
     if options.config is None or names_released(options.config) or options.config.suffix in CONFIG_SUFFIXES:
         return options
     path = resolve_model(options.config)
-    return replace(options, config=path, weights=options.weights or str(path)) if path.suffix == ".pt" else options
+    return (
+        replace(options, config=path, weights=options.weights or str(path))
+        if path.suffix in CHECKPOINT_SUFFIXES
+        else options
+    )
 
 
 def finetune_recipe(options: TrainOptions, path: Path) -> Recipe:

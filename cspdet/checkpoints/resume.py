@@ -17,6 +17,7 @@ from cspdet.config.aliases import rename_override
 from cspdet.config.user_modules import forbid_user_modules
 from cspdet.errors import CheckpointError, ConfigError
 from cspdet.io.checkpoint import Checkpoint, load_checkpoint
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 from cspdet.models.bundle import Network
 from cspdet.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 from cspdet.structures import MODEL_TYPES
@@ -45,7 +46,7 @@ def load_recipe_or_resume(options: TrainOptions) -> tuple[Recipe, Checkpoint | N
             f"{options.output}: already contains a run; resume it with cspdet {command} --resume {options.output}, "
             "or choose another --output"
         )
-    if options.config.suffix == ".pt":
+    if options.config.suffix in CHECKPOINT_SUFFIXES:
         return finetune_recipe(options, options.config), None
     return load_recipe(options.config, options.overrides, task=options.task), None
 

@@ -25,6 +25,7 @@ from cspdet.cli.arguments import (
 )
 from cspdet.config.released import names_released
 from cspdet.errors import ConfigError, check_all
+from cspdet.io.folders import CHECKPOINT_SUFFIXES
 
 if TYPE_CHECKING:
     from cspdet.models.bundle import TaskName
@@ -116,7 +117,7 @@ def _check_config(args: argparse.Namespace, task: TaskName | None) -> None:
     if args.config is None or args.resume is not None:
         return
     args.config = _resolve_config(args.config)
-    if args.config.suffix == ".pt":
+    if args.config.suffix in CHECKPOINT_SUFFIXES:
         return  # its config can be read with torch only
     from cspdet.datasets.descriptor import load_dataset_config
     from cspdet.recipe import load_recipe

@@ -44,6 +44,8 @@ def test_a_model_is_trained_further_by_the_recipe_finetune(model, tmp_path, caps
     name = next(row["entry"] for row in rows if row["taken"] == "by class" and row["entry"].endswith("weight"))
     old, new = given[name].unflatten(0, (-1, 7)), tuned[name].unflatten(0, (-1, 11))
     assert torch.allclose(old[:, :5], new[:, :5], atol=1e-6)
+    assert main(["export", "run", "--format", "safetensors", "--output", "shared.safetensors"]) == 0
+    assert main(["train", "shared.safetensors", *words, "--output", "shared"]) == 0
     assert main(["train", "run", *words, "--output", "again"]) == 0  # a run folder is a model too
     metrics = [json.loads(line) for line in (tmp_path / "again/metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 1
