@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read the metrics, draw the curves, and print a summary."""
+    from cspdet.datasets.descriptor import display_path
     from cspdet.reports.run_metrics import read_runs, select_keys
     from cspdet.reports.training_curves import CURVES_FILE, draw_curves, validate_output_path
 
@@ -60,8 +61,7 @@ def run(args: argparse.Namespace) -> None:
             log.warning("%s: the last line is incomplete and is ignored", metrics.path)
     title = args.title if args.title is not None else runs[0].name if len(runs) == 1 else None
     draw_curves(runs, keys, output, x=args.x, smoothing=args.smooth, title=title)
-    print_lines(summary(runs))
-    print_lines([f"written: {output}"])
+    print_lines([*summary(runs), f"written: {display_path(output)}"])
 
 
 def summary(runs: list[RunMetrics]) -> list[str]:
