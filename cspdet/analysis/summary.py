@@ -68,7 +68,7 @@ def ap_name(iou: float) -> str:
 
 def undetected_classes_line(analysis: Analysis) -> str | None:
     """Return a line that lists the classes with boxes but no correct detection; None if there are no such classes."""
-    names = [f"{one.name} ({one.num_gt} boxes)" for one in analysis.undetected_classes]
+    names = [f"{one.name} ({count(one.num_gt, 'box')})" for one in analysis.undetected_classes]
     if not names:
         return None
     return f"never detected at IoU {analysis.iou:g}: {', '.join(truncate_list(names, MAX_NAMED_CLASSES))}"

@@ -19,6 +19,7 @@ from cspdet.exporters.safetensors import SafetensorsFormat
 from cspdet.io.atomic import write_text
 from cspdet.io.folders import CHECKPOINT_SUFFIXES, increment_path, run_checkpoint
 from cspdet.io.model_info import clean_text
+from cspdet.io.outputs import RUN_CONFIG, has_mark
 from cspdet.models.bundle import ModelBundle
 from cspdet.models.profile import profile
 from cspdet.recipe import Recipe, recipe_from_dict, recipe_to_dict
@@ -84,7 +85,7 @@ def push_to_hub(
     if bundle.info.license is None:
         log.warning("%s: the model card states no license, so nobody may use the model; use --license", repo)
     with _folder(options.output) as folder:
-        _write_files(folder, run if run.is_dir() else run.parent, bundle, repo, options)
+        _write_files(folder, run_checkpoint(run), bundle, repo, options)
         return str(folder) if output is not None else upload_folder(folder, repo, private=private)
 
 
@@ -129,12 +130,12 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _write_files(folder: Path, run_dir: Path, bundle: ModelBundle, repo: str, options: _Options) -> None:
+def _write_files(folder: Path, checkpoint: Path, bundle: ModelBundle, repo: str, options: _Options) -> None:
     """Write all files of the repository.
 
     Args:
         folder: The output folder.
-        run_dir: The folder of the run, whose metrics and images are used.
+        checkpoint: The file of the model. If it is the best.pt or last.pt of a run, results of the run are used.
         bundle: The model.
         repo: `user/name`.
         options: The options.
@@ -143,16 +144,22 @@ def _write_files(folder: Path, run_dir: Path, bundle: ModelBundle, repo: str, op
         bundle, ExportConfig(precision=options.precision), folder / WEIGHTS_FILE
     )  # fmt: skip
     write_text(folder / "config.yaml", dump_config(cast(Recipe, bundle.config)))
-    if (run_dir / "config.yaml").is_file():  # not the folder of a checkpoint alone
-        _copy_results(run_dir, folder, IMAGES if options.images else ())
+    _copy_results(checkpoint, folder, IMAGES if options.images else ())
     files = tuple(sorted(path.name for path in folder.iterdir()))
     card = ModelCard(repo, bundle.task, bundle.categories.names, bundle.info, _facts(bundle, options), files)
     write_text(folder / "README.md", card.render())
 
 
-def _copy_results(run_dir: Path, folder: Path, images: tuple[str, ...]) -> None:
-    """Copy metrics and images of a run, and draw its curves."""
-    for name in ("metrics.json", *images):
+def _copy_results(checkpoint: Path, folder: Path, images: tuple[str, ...]) -> None:
+    """Copy metrics and images of the best.pt of a run, and draw the curves of the run.
+
+    Nothing is copied from a folder that `cspdet train` did not write. The metrics and images of a run are those of its
+    best.pt, not of its last.pt.
+    """
+    run_dir = checkpoint.parent
+    if checkpoint.name not in ("best.pt", "last.pt") or not has_mark(run_dir / "config.yaml", RUN_CONFIG):
+        return
+    for name in ("metrics.json", *images) if checkpoint.name == "best.pt" else ():
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, folder / name)
     if (run_dir / "metrics.jsonl").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +212,23 @@ def test_the_card_has_the_facts_of_the_run_and_images_only_on_request(run, tmp_p
     assert "license | not stated" in images
     assert read_metadata(tmp_path / "plain/model.safetensors")["format"] == "cspdet 2"
     assert main(["push", str(tmp_path / "plain/model.safetensors"), "a/b", "--output", str(tmp_path / "again")]) == 0
+
+
+def test_results_of_other_weights_and_other_programs_are_not_uploaded(run, tmp_path):
+    def pushed(path: Path) -> set[str]:
+        assert main(["push", str(path), "a/b", "--images", "--output", str(tmp_path / "out")]) == 0
+        files = {file.name for file in (tmp_path / "out").iterdir()}
+        shutil.rmtree(tmp_path / "out")
+        return files - {"README.md", "config.yaml", "model.safetensors"}
+
+    results = {"curves.png", "metrics.json", "val_detections.jpg"}
+    assert pushed(run / "best.pt") == pushed(run) == results
+    for name in ("last.pt", "alone.pt"):
+        shutil.copyfile(run / "best.pt", run / name)
+    assert pushed(run / "last.pt") == {"curves.png"}, "metrics and images are those of best.pt"
+    assert pushed(run / "alone.pt") == set()
+    (run / "config.yaml").write_text("secret: 1\n")
+    assert pushed(run / "best.pt") == set()
 
 
 def test_the_front_matter_is_what_the_hub_reads():
