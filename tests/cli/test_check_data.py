@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -269,4 +270,4 @@ def test_the_command_exits_2_and_names_the_fault(tmp_path):
     assert done.stderr.startswith("error: ")
     assert "train.json: bbox [x, y, width, height] needs width and height of 0 or more: annotation 0" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "val: 4 images (1 without boxes), 3 boxes (0 crowds), 2 classes" in done.stdout
+    assert re.search(r"(?m)^val +4 +1 +3 +0 +2 ", done.stdout), done.stdout

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -328,3 +330,15 @@ def test_batch_normalization_of_one_cell_needs_two_images():
 )
 def test_a_run_is_named_after_its_config_or_the_run_that_it_trains_further(config, name):
     assert default_run_name(None if config is None else Path(config)) == name
+
+
+def test_a_file_error_of_tensorboards_thread_prints_no_traceback(capsys, monkeypatch):
+    event_file_writer = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+    from cspdet.training.loggers.tensorboard import silence_writer_threads
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    silence_writer_threads.__wrapped__()
+    thread = event_file_writer._AsyncWriterThread(queue.Queue(), None)
+    for error, printed in ((OSError(28, "No space left on device"), False), (ValueError("x"), True)):
+        threading.excepthook(threading.ExceptHookArgs((type(error), error, None, thread)))
+        assert ("Error" in capsys.readouterr().err) == printed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class TensorBoardLogger(Logger):
         from torch.utils.tensorboard import SummaryWriter  # imported here because the import is slow
 
         with self._ignore_write_errors():
+            silence_writer_threads()
             self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step or None)
 
     def log_metrics(self, metrics: dict[str, Any], step: int) -> None:
@@ -66,6 +69,23 @@ class TensorBoardLogger(Logger):
                 path = self.run_dir / "tensorboard"
                 log.warning("%s: cannot be written: %s; the run continues", path, getattr(error, "strerror", error))
             self._write_error_logged = True
+
+
+@cache
+def silence_writer_threads() -> None:
+    """Print no traceback when the writer thread of TensorBoard ends with a file error.
+
+    TensorBoard raises the same error in the main thread at the next call, where this module handles it.
+    """
+    from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+
+    report = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.thread, _AsyncWriterThread) and isinstance(args.exc_value, OSError)):
+            report(args)
+
+    threading.excepthook = hook
 
 
 def scalar_tag(name: str) -> str:
