@@ -338,7 +338,7 @@ def test_a_file_error_of_tensorboards_thread_prints_no_traceback(capsys, monkeyp
 
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     silence_writer_threads.__wrapped__()
-    thread = event_file_writer._AsyncWriterThread(queue.Queue(), None)
+    thread = event_file_writer._AsyncWriterThread(queue.Queue(), None, 120)
     for error, printed in ((OSError(28, "No space left on device"), False), (ValueError("x"), True)):
         threading.excepthook(threading.ExceptHookArgs((type(error), error, None, thread)))
         assert ("Error" in capsys.readouterr().err) == printed
