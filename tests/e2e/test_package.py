@@ -193,7 +193,7 @@ def test_every_pin_can_be_installed_on_each_python_that_its_marker_allows():
             continue  # of an extra that is not installed
         if distribution.version != pinned_version(pin):
             continue  # another version says nothing of the pinned one
-        allowed = SpecifierSet(distribution.metadata["Requires-Python"] or "")
+        allowed = SpecifierSet(distribution.metadata.get("Requires-Python", ""))
         checked += 1
         impossible = [python for python in pythons() if not allowed.contains(f"{python}.20")]
         wrong += [f"{pin} on {python}" for python in impossible if applies(pin, python)]
