@@ -76,7 +76,7 @@ class SortedImages:
 
 
 def to_ground_truth_arrays(coco: CocoDataset, images: SortedImages) -> GroundTruthArrays:
-    """Read the ground-truth boxes from the annotation file: not clipped to the image, with the areas in the file.
+    """Read the ground-truth boxes and their areas from the annotation file; boxes are not clipped to the image.
 
     Raises:
         DataError: The annotation file is missing or has changed since the split was loaded.
@@ -121,7 +121,7 @@ def to_detection_arrays(
 
 
 def rank_in_group(group: np.ndarray) -> np.ndarray:
-    """Return (D,) int64, the position of each value in its run of equal values, from 0.
+    """Return (D,) int64: for each value, the number of equal values before it.
 
     Equal values must be adjacent.
     """
@@ -131,7 +131,7 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
 
 
 def group_starts(group: np.ndarray) -> np.ndarray:
-    """Return the index of the first value of each run of equal values; equal values must be adjacent."""
+    """Return the index where each group of equal values starts; equal values must be adjacent."""
     return np.flatnonzero(np.diff(group, prepend=group[:1] - 1))
 
 

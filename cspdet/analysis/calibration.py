@@ -13,8 +13,8 @@ NUM_BINS = 10
 def calibrate(run: MatchedRun, threshold: float) -> Calibration:
     """Compute the mean score and the fraction of correct detections in bins of the score, at the IoU `run.iou`.
 
-    Scores below 0 are counted in the first bin, scores above 1 in the last bin. `threshold` is the score threshold of
-    `Calibration.kept_ece`.
+    Scores below 0 are counted in the first bin, scores above 1 in the last bin. `kept_ece`
+    of the result uses only scores of at least `threshold`.
     """
     counted = ~run.match.ignored
     score, correct = run.detections.score[counted], run.match.correct[counted]

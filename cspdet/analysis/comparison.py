@@ -104,7 +104,7 @@ def compare(
 def with_changed_images(
     comparison: Comparison, runs: Sequence[MatchedRun], thresholds: Sequence[float], max_images: int
 ) -> Comparison:
-    """Add the images on which each other run differs most from the first run.
+    """Return the comparison with the images on which each other run differs most from the first.
 
     Args:
         comparison: The comparison of the runs.

@@ -123,7 +123,7 @@ def measure_errors(run: MatchedRun, error_types: ErrorTypes, threshold: float) -
 
 
 def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float | None:
-    """Compute the AP after fixing one error type. Detections of this type are corrected, or removed without a free box.
+    """Compute the AP after fixing one error type: its detections are corrected; those without a free box are removed.
 
     Args:
         run: The matched run.
@@ -144,7 +144,7 @@ def _ap_with_fix(run: MatchedRun, error_types: ErrorTypes, index: int) -> float 
 
 
 def _best_detection_per_gt(run: MatchedRun, error_types: ErrorTypes, chosen: np.ndarray) -> np.ndarray:
-    """Return a (D,) bool mask: for each unmatched box, the best of the chosen detections with this `intended_gt`."""
+    """Return a (D,) mask: for each unmatched box, the highest-scoring chosen detection with this `intended_gt`."""
     (claiming,) = np.nonzero(chosen)
     claiming = claiming[~error_types.matched_gt[error_types.intended_gt[claiming]]]
     intended_gt = error_types.intended_gt[claiming]

@@ -37,7 +37,7 @@ LABEL_ISSUE_TYPES: tuple[LabelIssueType, ...] = ("missing box", "wrong class", "
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Confusion matrix of ground-truth boxes and kept detections, each counted once; index C is the background.
+    """Confusion matrix of boxes and kept detections (score of at least `threshold`); index C is the background.
 
     `counts[i, j]` is the number of boxes of class i that a detection of class j matched, `counts[i, C]` the number of
     missed boxes of class i, and `counts[C, j]` the number of detections of class j without a box. `counts[C, C]` is 0.

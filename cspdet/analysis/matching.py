@@ -27,7 +27,7 @@ class Match(NamedTuple):
 
 
 class MatchCandidates(NamedTuple):
-    """Pairs of a detection and a box of equal class that can be matched.
+    """Pairs of a detection and a box of the same class and image.
 
     The pairs are sorted by rank, then by detection. Of the pairs of a detection, the last is the preferred one.
     """
@@ -55,8 +55,8 @@ def build_candidates(
         pairs: Pairs of detections and boxes with their IoU.
         detections: The detections.
         ground_truth: The boxes.
-        area: (low, high) in square pixels. Boxes outside are ignored, and detections outside are marked `out_of_range`;
-            None: no limits.
+        area: (low, high) in square pixels. Boxes with other areas are ignored, detections with other areas are marked
+            `out_of_range`. None: no limits.
         closed: Whether the range includes `high`, as in COCO.
     """
     same = pairs.select(detections.class_id[pairs.detection_index] == ground_truth.class_id[pairs.gt_index])

@@ -99,7 +99,7 @@ class SizeRange:
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """Metrics of the images with `low` to `high` boxes: a third of the images that have boxes."""
+    """Metrics of about a third of the images with boxes: those with `low` to `high` boxes."""
 
     name: str  # few, middle, many
     low: int  # boxes per image, both bounds inclusive

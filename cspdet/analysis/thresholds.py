@@ -56,7 +56,7 @@ def best_operating_point(score: np.ndarray, correct: np.ndarray, num_gt: int) ->
 
 
 def operating_point_at(threshold: float, score: np.ndarray, correct: np.ndarray, num_gt: int) -> OperatingPoint:
-    """Compute the operating point at a score threshold, from the arguments of `best_operating_point`."""
+    """Compute the operating point at a score threshold. Other arguments: see `best_operating_point`."""
     above = score >= threshold
     return _operating_point(threshold, int(correct[above].sum()), int(above.sum()), num_gt)
 

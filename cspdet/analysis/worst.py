@@ -36,14 +36,14 @@ def count_image_errors(run: MatchedRun, error_types: ErrorTypes, threshold: floa
 
 
 def matched_scores(run: MatchedRun) -> np.ndarray:
-    """Return the (M,) score of the correct detection that matches each box; NaN for a box without one."""
+    """Return the (M,) score of the correct detection that matches each box; NaN for other boxes."""
     scores = np.full(len(run.ground_truth), np.nan)
     scores[run.match.gt_index[run.match.correct]] = run.detections.score[run.match.correct]
     return scores
 
 
 def worst_images(run: MatchedRun, error_types: ErrorTypes, threshold: float, max_images: int) -> tuple[WorstImage, ...]:
-    """Return up to `max_images` images with the highest sum of missed boxes and scores of kept wrong detections."""
+    """Return up to `max_images` images with errors, highest `ImageErrors.error_score` first."""
     errors = count_image_errors(run, error_types, threshold)
     order = np.argsort(-errors.error_score, kind="stable")[:max_images]
     chosen = [image_index for image_index in order.tolist() if errors.error_score[image_index] > 0]

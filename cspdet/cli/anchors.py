@@ -212,7 +212,7 @@ def _fit_table(rows: list[tuple[str, AnchorFit]], match_iou: float | None) -> Ta
 
 
 def _scale_table(levels: Levels, setup: AnchorSetup, fit: AnchorFit) -> Table:
-    """Return a table with a row per stride: the fraction of all boxes, and the anchors with their fractions."""
+    """Return a table with a row per stride: each anchor and the fraction of boxes that it fits best."""
     fractions, rows = iter(fit.best_match_fraction), []
     for stride, level in zip(setup.strides, levels, strict=True):
         level_fractions = [(f"{w:g}x{h:g}", next(fractions)) for w, h in level]

@@ -200,7 +200,7 @@ def _document(report: ValidationReport) -> dict[str, Any]:
 
 
 def _text(report: ValidationReport) -> list[str | Table]:
-    """Return tables of splits and classes, and the notes; errors are counted, because the command prints them last."""
+    """Return tables of splits and classes, the notes, and the number of errors and notes, without the errors."""
     columns = ("split", "images", "without boxes", "boxes", "crowds", "classes", "small", "medium", "large")
     rows = [
         [name, *map(str, (split.images, split.empty_images, split.boxes, split.crowds, len(split.classes))),

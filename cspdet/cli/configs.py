@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _copy(config: ReleasedConfig, dest: Path | None) -> Path:
-    """Write a copy of a config to the file or folder `dest`, and return its path; no file is replaced."""
+    """Write a copy of a config to the file or folder `dest`, and return its path; fail if it exists."""
     name = f"{config.path.stem}.yaml"
     path = Path(name) if dest is None else dest / name if dest.is_dir() else dest
     check_outputs([OutputFile(path, NOT_REPLACED)])
@@ -81,7 +81,7 @@ def _row(config: ReleasedConfig) -> ConfigRow:
 
 
 def _tables(rows: list[ConfigRow]) -> list[str | Table]:
-    """Return the tables of detectors, classifiers and training recipes, from values of `_row`."""
+    """Return the tables of detectors, classifiers and training recipes; see `_row`."""
     configs = [row for row in rows if row["kind"] == "config"]
     lines: list[str | Table] = []
     for title, task, accuracy, key in (

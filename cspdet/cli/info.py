@@ -233,7 +233,7 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def _largest_layers(profiles: list[ModelProfile]) -> list[str | Table]:
-    """Return a table of the largest layer of each model, compared with that of the first model."""
+    """Return a table with the costliest layer (BFLOPs) of each model, compared with the first."""
     first = profiles[0].cost.largest_layer_bflops
     rows = []
     for model in profiles:

@@ -172,7 +172,7 @@ def _exit_code(run: Callable[[], int]) -> int:
 
 
 def _check_current_folder() -> None:
-    """Raise UserError if the current folder was deleted: there, libraries that torch loads would end the process."""
+    """Raise UserError if the current folder was deleted, because importing torch would then crash."""
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -223,7 +223,7 @@ class CommandWords:
         """Return whether positional arguments are missing. With --resume or --detections, none is missing.
 
         Args:
-            first: Name that the first positional argument of the command must have; "": any name.
+            first: If the first positional argument has another name, return False; "": any name.
         """
         has_other_input = not {"--resume", "--detections"}.isdisjoint(self.plain)
         is_first = not first or self._arguments[:1] == [first]
@@ -231,7 +231,7 @@ class CommandWords:
 
 
 def split_override(word: str) -> tuple[str, str] | None:
-    """Return key and value of an argument `key.path=value`; None for others, and for the name of an existing file."""
+    """Return key and value of an argument `key.path=value`; None for other text and for existing files."""
     if "=" not in word or os.path.lexists(word):
         return None
     from cspdet.config.resolve import OVERRIDE

@@ -18,9 +18,9 @@ class ConfigModel(BaseModel):
 class ComponentConfig(ConfigModel):
     """Base class of the configs of components, such as backbones and losses. The key `name` selects the component.
 
-    A user-defined component has one of two forms. It is a subclass of this class with a method `build`. Or it is any
-    class with a nested class `Config`, a subclass of this class; then the component is created as `Class(config,
-    *args)`, where `args` are the arguments of `build`.
+    A user-defined component is either a subclass of this class with a method `build`, or any class with a nested
+    subclass `Config` of this class. In the second case, the component is created as `Class(config, *args)`, where
+    `args` are the arguments of `build`.
     """
 
     name: str = Field(description="Name of the component: a built-in name, or `module:Class`.")

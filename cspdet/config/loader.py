@@ -86,7 +86,7 @@ def parse_config(
 
 
 class _BlockRepresenter(SafeRepresenter):
-    """Writes a mapping with one key per line, and a list of numbers or pairs in one line."""
+    """Writes a mapping with one key per line, and a list of numbers or of number lists in one line."""
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
         """Return the node of a mapping."""

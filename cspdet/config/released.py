@@ -41,7 +41,7 @@ class ReleasedConfig:
         return re.split(r"[:.]\s|\.$", comment, maxsplit=1)[0]
 
     def editable_copy(self) -> str:
-        """Return the text of the file, with references that are valid in any folder.
+        """Return the text of the file, with references to files that are valid in any folder.
 
         A section file is referenced by its released name, such as `train/paper.yaml`. `data` is set to COCO_DESCRIPTOR.
         """
@@ -107,7 +107,7 @@ def find_config(name: str | Path) -> Path:
 
     Returns:
         The path. An absolute path, or a path with suffix .yaml or .yml, is returned even if there is no such file. But
-        the name of a released config with a suffix, such as `yolov3.yaml`, must be an existing file.
+        if `name` is a released name plus suffix, such as `yolov3.yaml`, the file must exist.
 
     Raises:
         ConfigError: There is neither a file nor a released config of this name.

@@ -85,7 +85,7 @@ class ConfigTree:
         return value
 
     def _replace(self, key_path: KeyPath, value: Any, name: str) -> None:
-        """Set a value and its location `name`. The locations of the old value and its keys are removed."""
+        """Set a value and its source `name`; the sources of the old value and of keys below it are removed."""
         for replaced in [path for path in self.source_locations if path[: len(key_path)] == key_path]:
             del self.source_locations[replaced]
         self._put(key_path, value)

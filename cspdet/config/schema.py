@@ -27,7 +27,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def select_model(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """Return the pydantic model that validates `value`, or None. Between several models, the key `name` decides."""
+    """Return the pydantic model for `value`, or None. If a type has several models, the key `name` selects one."""
     members = union_members(annotation)
     for member in members:
         if isinstance(member, Component):
@@ -47,12 +47,12 @@ def takes_component(annotation: Any) -> bool:
 
 
 def takes_mapping(annotation: Any) -> bool:
-    """Return whether a type includes a pydantic model or a registry component. Then the value may be a YAML path."""
+    """Return whether a type includes a pydantic model or a registry component."""
     return any(isinstance(member, Component) or _is_model(member) for member in union_members(annotation))
 
 
 def _is_model(annotation: Any) -> bool:
-    """Return whether a type is a pydantic model. Generic types such as `dict[str, int]` are classes on Python 3.10."""
+    """Return whether a type is a pydantic model; `dict[str, int]` and other generic types are not."""
     is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
     return is_class and issubclass(annotation, BaseModel)
 

@@ -19,7 +19,7 @@ SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
 def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
-    """Validate the values of a tree and return the config.
+    """Validate config values against a pydantic model, and return the model instance.
 
     Raises:
         ConfigError: Values are invalid; the message has one line per error.
@@ -37,7 +37,7 @@ def validate(tree: ConfigTree, schema: type[SchemaT]) -> SchemaT:
 
 
 def _not_text(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Yield the key path of each string with lone surrogates (bytes that are not UTF-8). pydantic rejects them."""
+    """Yield the key path of each string with lone surrogates (bytes that are not UTF-8)."""
     if isinstance(value, str) and not is_text(value):
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -46,12 +46,12 @@ def _not_text(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 def drop_invalid(tree: ConfigTree, schema: type[BaseModel], required: Collection[str]) -> list[str]:
-    """Remove the values that are not valid, so that their defaults apply.
+    """Remove invalid config values, so that their defaults apply.
 
     Args:
-        tree: The values.
-        schema: The model of the root.
-        required: Root keys below which no value is removed; `validate` reports errors in their values.
+        tree: The config; it is modified.
+        schema: The pydantic model of the whole config.
+        required: Root keys whose values are kept even if they are invalid.
 
     Returns:
         The removed keys, formatted as `train.loss.name`.
@@ -73,7 +73,7 @@ def drop_invalid(tree: ConfigTree, schema: type[BaseModel], required: Collection
 
 
 def _removable(tree: ConfigTree, entry: Any) -> KeyPath:
-    """Return the path of the smallest mapping entry that contains the invalid value of an error, or () if none does."""
+    """Return the key path of the innermost mapping entry that contains the invalid value; (): there is none."""
     path, _ = _locate(tree, entry)
     end = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
     while end and not (isinstance(section := tree.get(path[: end - 1]), dict) and path[end - 1] in section):

@@ -57,7 +57,7 @@ class Checkpoint:
     info: ModelInfo = field(default_factory=ModelInfo)
 
     def describe(self, path: str) -> str:
-        """Return `path`. If another program or version wrote the file, append the name of this program."""
+        """Return `path`; if another program or version wrote the file, with the name of the writer."""
         return path if self.program == PROGRAM else f"{path} (written by {self.program})"
 
 

@@ -36,7 +36,7 @@ def partial_path(file: Path) -> Path:
 
 
 def remove_partial(file: Path, url: str) -> None:
-    """Remove the partial download of `file`, unless its version is known, so that the server can compare it."""
+    """Remove the partial download of `file`, unless its version is known, so that it can be resumed."""
     part = partial_path(file)
     if not _version_of_part(part, url):
         part.unlink(missing_ok=True)

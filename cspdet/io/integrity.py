@@ -91,7 +91,7 @@ def _compute_checksum(path: Path, data: bytes, position: int) -> bytes:
 
 
 def digest_without(data: bytes | bytearray, position: int, *others: bytes) -> str:
-    """Return the SHA-256 in hex digits of `data` and `others`, with zeros in place of the 64 bytes at `position`."""
+    """Return the hex SHA-256 of `data` followed by `others`; the 64 bytes of `data` at `position` count as zeros."""
     digest = hashlib.sha256(memoryview(data)[:position])
     digest.update(_ZEROS)
     digest.update(memoryview(data)[position + 64 :])

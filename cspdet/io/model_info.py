@@ -78,7 +78,7 @@ def clean_text(text: str) -> str:
 
 
 def parse_info(values: object) -> ModelInfo:
-    """Check the facts of a file.
+    """Validate facts read from a file.
 
     Raises:
         ValueError: A fact has another type, is too long, or has control characters.

@@ -75,7 +75,7 @@ def fit_text(text: str, width: int) -> str:
 
 
 def join_fields(fields: Sequence[str], width: int) -> str:
-    """Join as many of the first fields as fit into `width` by commas, with doubled braces for a format string."""
+    """Join the first fields with commas, as many as fit into `width`; braces are doubled for `str.format`."""
     texts = (", ".join(field for field in fields[:number] if field) for number in range(len(fields), 0, -1))
     return next((text for text in texts if len(text) <= width), "").replace("{", "{{").replace("}", "}}")
 

@@ -77,7 +77,7 @@ def _serialize(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, shapes and float32 values. The hash does not depend on the format of the file."""
+    """Return the SHA-256 of the names, shapes and float32 values of weights; it is equal in every file format."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         plain = value.float() if value.is_floating_point() else value
@@ -123,7 +123,7 @@ def _read_metadata(file: BinaryIO, file_size: int) -> dict[str, str]:
 
 
 def _parse_json(text: str) -> Any:
-    """Parse JSON. Raise ValueError for invalid JSON, equal keys, NaN and infinity."""
+    """Parse JSON. Raise ValueError for invalid JSON, duplicate keys, NaN and infinity."""
     return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
 
 

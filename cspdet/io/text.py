@@ -71,7 +71,7 @@ def read_text(
         error: Type of the error.
 
     Raises:
-        UserError: Of type `error`: the file cannot be read, is too large, or has another encoding.
+        UserError: The file cannot be read, is too large, or has another encoding; raised as `error`.
     """
     return decode_text(read_bytes(path, max_bytes, error=error), str(path), lists_paths=lists_paths, error=error)
 

@@ -83,7 +83,7 @@ def _error_types_table(counts: ThresholdCounts, index: int) -> Table:
 
 
 def _script_data(analysis: Analysis) -> dict[str, object]:
-    """Return the data for the script of the page. `counts` by type, class and threshold omit zeros at the end."""
+    """Return the data for the script of the page. Zeros at the end of each list in `counts` are omitted."""
     counts = analysis.threshold_counts
     return {
         "thresholds": counts.threshold.tolist(),

@@ -89,7 +89,7 @@ def draw_run_curves(run_dir: Path) -> Path | None:
     """Plot the curves of a run to `curves.png` in its folder.
 
     Returns:
-        The file; None if no epoch is in `metrics.jsonl`, or if there is no such file.
+        The file; None if `metrics.jsonl` is missing or contains no epoch.
 
     Raises:
         UserError: A file cannot be read or written.
@@ -128,7 +128,7 @@ def _draw_figure(
 def _add_runs_legend(
     figure: Figure, runs: Sequence[RunMetrics], keys: Sequence[str], x: XAxis, title: str | None
 ) -> None:
-    """Add a legend of the runs with their best values. A separate title would overlap; the legend has the title."""
+    """Add a legend of the runs with their best values. The title of the figure is the title of the legend."""
     from matplotlib.lines import Line2D
 
     metric_key = next((key for key in keys if key.startswith(EVAL_METRIC_PREFIXES)), None)

@@ -102,7 +102,7 @@ def _check(run: Path, repo: str, options: _Options) -> Path:
 
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
-    """Yield an unused folder named after `output`, or, if `output` is None, a temporary folder that is removed."""
+    """Yield a new folder named after `output`; None: a temporary folder that is removed afterwards."""
     if output is not None:
         yield increment_path(output)
         return
@@ -111,7 +111,7 @@ def _folder(output: Path | None) -> Iterator[Path]:
 
 
 def _public_bundle(bundle: ModelBundle, repo: str, license_: str | None) -> ModelBundle:
-    """Return the model under the name of the repository; local paths in its config are reduced to file names."""
+    """Return the model, renamed to the repository name; local paths in its config are reduced to file names."""
     values = _without_folders(recipe_to_dict(cast(Recipe, bundle.config)))
     config = recipe_from_dict(bundle.task, values, bundle.name)
     changes = {"name": repo.split("/")[1], **({} if license_ is None else {"license": license_})}

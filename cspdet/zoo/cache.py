@@ -84,7 +84,7 @@ def _check_typo(path: Path) -> None:
 
 
 def _is_name(path: Path) -> bool:
-    """Whether a MODEL argument can be the name of a model: not a path, and not the name of a missing file."""
+    """Whether a MODEL argument can be a catalogue name: no folder, no file suffix, and no existing file."""
     if len(path.parts) != 1 or len(str(path)) > MAX_NAME_LENGTH or path.suffix in FILE_SUFFIXES:
         return False
     return ":" not in str(path) and not path.exists()

@@ -101,7 +101,7 @@ class ZooEntry(ConfigModel):
 
 
 def _is_model_name(name: str) -> bool:
-    """Return whether a name can be that of a folder of the cache, and of a MODEL argument."""
+    """Return whether a name is valid both as a cache folder and as a MODEL argument."""
     fits = len(name) <= MAX_NAME_LENGTH and Path(name).suffix not in FILE_SUFFIXES
     return fits and re.fullmatch(SAFE_NAME, name) is not None
 

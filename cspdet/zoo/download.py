@@ -35,7 +35,7 @@ def download_files(name: str, entry: ZooEntry, *, copies: Sequence[Path] = ()) -
         The folder of the files.
 
     Raises:
-        UserError: CSPDET_OFFLINE is set and a file is missing, no address sends the expected file, or a copy differs.
+        UserError: CSPDET_OFFLINE is set and a file is missing, no address sends the expected file, or a copy is wrong.
     """
     folder = zoo_folder() / name
     copy_of = _match_copies(entry, copies)
