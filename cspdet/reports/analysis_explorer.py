@@ -7,6 +7,7 @@ import numpy as np
 from cspdet.analysis.findings import ERROR_TYPES
 from cspdet.analysis.metrics import ThresholdCounts
 from cspdet.analysis.structures import Analysis
+from cspdet.analysis.worst import MIN_SCORE
 from cspdet.datasets.formats.coco import CocoDataset
 from cspdet.reports.analysis_images import worst_images_blocks
 from cspdet.reports.components import CellValue, Column, Explorer, ReportSection, Table
@@ -87,6 +88,7 @@ def _script_data(analysis: Analysis) -> dict[str, object]:
     counts = analysis.threshold_counts
     return {
         "thresholds": counts.threshold.tolist(),
+        "min_score": MIN_SCORE,
         "best": int(np.searchsorted(counts.threshold, analysis.thresholds.best_f1_point.threshold)),
         "classes": list(analysis.class_names),
         "boxes": counts.num_gt.tolist(),

@@ -63,8 +63,9 @@ function updateCard(card, view) {
     if (state.error) tally[state.type === "missed" ? "missed" : "wrong"] += 1;
     else if (box.dataset.type === "correct") tally.right += 1;
   }
+  const scores = view.threshold < view.minScore ? ` with a score of ${view.minScore} or more` : "";
   card.querySelector("p").textContent =
-    `boxes: ${tally.missed} missed; detections: ${tally.wrong} wrong, ${tally.right} correct`;
+    `boxes: ${tally.missed} missed; detections${scores}: ${tally.wrong} wrong, ${tally.right} correct`;
   card.querySelector("details")?.remove();
   return selected;
 }
@@ -112,7 +113,7 @@ for (const explorer of document.querySelectorAll("[data-explorer]")) {
     if (!gallery) return;
     const on = (name) => gallery.querySelector(`input[name=${name}]`).checked;
     updateGallery(gallery, {
-      threshold, classId, type: types.value, classes: data.classes,
+      threshold, classId, type: types.value, classes: data.classes, minScore: data.min_score,
       annotated: on("annotated"), detections: on("detections"), correct: on("correct"),
     });
   };
