@@ -50,8 +50,8 @@ class ClassMatch:
     def by_name(cls, names: Sequence[str], source_names: Sequence[str]) -> ClassMatch:
         """Match classes by name.
 
-        A class of the file with exactly the same name is the match. If there is none, letter case, `_` and `-` are
-        ignored, and CLASS_SYNONYMS are equal; such a match must be the only one.
+        A class of the file with exactly the same name is the match. If there is none, the match is the only class of
+        the file with the same `canonical_name`. If several have it, there is no match.
 
         Args:
             names: Class names of the data.
@@ -87,7 +87,7 @@ class ClassMatch:
 
 
 def canonical_name(name: str) -> str:
-    """Return the name by which a class is matched: in lower case, with blanks between words, as COCO spells it."""
+    """Return a class name in lower case, with blanks instead of `_` and `-`, and COCO's name for a synonym."""
     name = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
     return CLASS_SYNONYMS.get(name.replace(" ", ""), name)
 
@@ -112,7 +112,7 @@ def match_class_outputs(
         match: The classes of the data and of the file.
 
     Returns:
-        The entries in the shapes of the network, without those whose inputs or number of anchors differ.
+        The entries in the shapes of the network. Entries with other inputs or number of anchors are omitted.
     """
     name_of = {module: name for name, module in model.named_modules()}
     matched = {}

@@ -38,7 +38,7 @@ def use_model_as_config(options: TrainOptions) -> TrainOptions:
 
 
 def finetune_recipe(options: TrainOptions, path: Path) -> Recipe:
-    """Return the recipe to train a model further: the config in its checkpoint, with the section `train` of RECIPES.
+    """Return the config in the checkpoint of a model, with its section `train` replaced for fine-tuning.
 
     Args:
         options: Arguments of the run, including overrides of the recipe.

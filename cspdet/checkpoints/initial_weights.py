@@ -24,7 +24,7 @@ def load_initial_weights(model: nn.Module, weights: str | Path, class_names: Seq
     Args:
         model: The network into which the weights are loaded.
         weights: A checkpoint, a file that `load_backbone_weights` reads, timm:NAME, or the name of a downloaded model.
-        class_names: Class names of the data, to match the class outputs of a checkpoint. Empty: they match by index.
+        class_names: Class names of the data, to match the class outputs of a checkpoint. Empty: match them by index.
 
     Returns:
         The report of loaded entries.

@@ -204,7 +204,7 @@ def _backbone_layers(model: nn.Module) -> list[LayerWeights]:
 def _append_following_layers(
     model: nn.Module, layers: list[LayerWeights], surplus: int, path: Path, *, backbone_only: bool
 ) -> list[LayerWeights]:
-    """Return `layers`, followed by the layers of the `surplus` values: neck and head, or one classifier layer."""
+    """Return `layers`, then the layers of the next `surplus` values: neck and head, or one classifier layer."""
     if "neck" in dict(model.named_children()) and not backbone_only:
         try:
             all_layers = layers_in_file_order(cast(Detector, model))

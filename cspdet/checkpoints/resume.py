@@ -117,7 +117,7 @@ def build_initial_network(
 
 
 def _check_kept_classes(names: Sequence[str], report: TransferReport | None) -> None:
-    """Raise ConfigError if the outputs of a class that is not trained were not loaded."""
+    """Raise ConfigError if the outputs of a class in `train.keep_classes` were not loaded."""
     missing = [name for name in names if report is None or name not in report.classes]
     if missing:
         source = "there are no initial weights" if report is None else f"{report.source} has no outputs of this class"

@@ -209,7 +209,7 @@ def parse_cfg(text: str, source: str) -> Cfg:
 
 
 def anchor_mask(head: CfgSection) -> tuple[int, ...]:
-    """Return the indices of the anchors that a [yolo] or [region] uses: its `mask`, or all anchors without `mask`."""
+    """Return the indices of the anchors that a [yolo] or [region] uses: its `mask`, or all if the key is missing."""
     return (
         head.get_ints("mask") if "mask" in head else tuple(range(head.get_int("num", 1, min_value=1, max_value=1000)))
     )

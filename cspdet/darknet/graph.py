@@ -96,10 +96,9 @@ def _validate_spec(section: CfgSection, spec: LayerSpec) -> LayerSpec:
 
 
 def _check_heads(cfg: Cfg, section: CfgSection, sources: tuple[int, ...]) -> None:
-    """Check that a section does not read a head, or the convolution before another [yolo] with `new_coords`.
+    """Raise ConfigError if a section reads a layer that it must not read.
 
-    Raises:
-        ConfigError: The section reads such a layer.
+    No section may read a head. The layer before a [yolo] with `new_coords` may be read only by this [yolo].
     """
     for source in sources:
         if source == IMAGE:

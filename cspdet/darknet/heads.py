@@ -121,7 +121,7 @@ def head_config(sections: list[CfgSection], strides: tuple[int, ...]) -> YoloHea
 
 
 def _used_anchors(section: CfgSection, stride: int) -> tuple[tuple[float, float], ...]:
-    """Return (width, height) of the anchors of a head in input pixels. The cfg states those of a [region] in cells."""
+    """Return (width, height) of the anchors of a head in input pixels; those of a [region] are converted from cells."""
     total, sides = section.get_int("num", 1, min_value=1, max_value=1000), section.get_floats("anchors")
     if len(sides) < 2 * total:
         raise section.error(f"expected two numbers for each of num={total}, found {len(sides)}", "anchors")

@@ -30,7 +30,7 @@ def _activation(section: CfgSection, default: str = "linear") -> str:
 
 
 def convolutional(context: SectionContext) -> LayerSpec:
-    """Build a `[convolutional]`. Before a [yolo] with `new_coords`, the sigmoid is omitted: decoding applies it."""
+    """Build a `[convolutional]`. Before a [yolo] with `new_coords`, it has no sigmoid: decoding applies it."""
     section, in_shape = context.section, context.input_shape
     filters = section.get_int("filters", 1, min_value=1, max_value=MAX_CHANNELS)
     size = section.get_int("size", 1, min_value=1, max_value=MAX_KERNEL_SIZE)

@@ -55,7 +55,7 @@ def categories_from_names(names: tuple[str, ...]) -> Categories:
 def categories_from_count(count: int) -> Categories:
     """Create default categories for a number of classes.
 
-    80 classes are COCO's categories, and 20 classes are VOC's. Other classes are named `class 1`, `class 2`, ...
+    80 classes get COCO's categories, 20 get VOC's. With any other number, all are `class 1`, `class 2`, ...
     """
     for known in (COCO_CLASSES, VOC_CLASSES):
         if len(known) == count:

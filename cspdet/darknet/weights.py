@@ -4,8 +4,8 @@
     values  float32. Convolution: bias (or beta), with normalization also gamma, mean, variance; then weights.
             Connected layer: bias (or beta), weights, with normalization also gamma, mean, variance.
 
-All values are little-endian. The format stores no shapes, so only the values can show that a file is for another
-network: their number must match exactly, and non-finite values are reported with the name of the layer.
+All values are little-endian. A file of another network is recognized only if the number of values does not fit, a
+value is not finite, or a variance is negative.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def write_weights(path: str | Path, layers: Sequence[LayerWeights], header: Weig
 
 
 class SkipInit(TorchFunctionMode):
-    """Context manager that skips the random initialization of new layers, if all weights are loaded afterwards."""
+    """Context manager that skips the random initialization of new layers; load all their weights afterwards."""
 
     INIT_FUNCTIONS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
              nn.init.kaiming_normal_)  # fmt: skip

@@ -82,7 +82,7 @@ def read_results(path: Path, coco: CocoDataset) -> list[Result]:
 
 
 def filter_results(results: list[Result], min_score: float | None, max_detections: int | None) -> list[Result]:
-    """Keep results with a score above `min_score`, at most the best `max_detections` per image; None: no limit."""
+    """Keep the best `max_detections` results per image, and only scores above `min_score`; None: no limit."""
     kept = [r for r in results if min_score is None or r["score"] > min_score]
     if max_detections is None:
         return kept

@@ -99,8 +99,8 @@ def match_detections(
 ) -> VocPrecisionRecall:
     """Match each detection of one class to the ground-truth box of its image with the highest IoU.
 
-    Of the detections matched to a box, the one with the highest score is a true positive. Detections that are matched
-    to a difficult box are ignored.
+    If the IoU is below `min_iou`, the detection is a false positive. A detection matched to a difficult box is ignored.
+    Of the detections matched to another box, the one with the highest score is a true positive; the rest are false.
 
     Args:
         detections: D detected boxes.

@@ -84,10 +84,9 @@ class GraphFormat(ExportFormat):
         """Load the written files into an engine on the CPU, to verify the outputs."""
 
     def load_nms_probe(self, path: Path, metadata: ModelMetadata, nms: NmsConfig) -> Engine | None:
-        """Load the graph with other NMS thresholds, for verification. Return None if the format has no built-in NMS.
+        """Load the graph with the thresholds `nms`, for verification. Return None if the format has no built-in NMS.
 
-        The outputs are detections, decoded boxes and scores. The thresholds of the file may leave no detections to
-        compare.
+        The outputs are detections, decoded boxes and scores. Lower thresholds leave more detections to compare.
         """
         return None
 

@@ -56,7 +56,7 @@ def verification_inputs(bundle: ModelBundle, metadata: ModelMetadata, calibratio
 
 
 def _inputs_from_images(image_paths: list[Path], metadata: ModelMetadata) -> list[Tensor]:
-    """Return two batches: the first image, and up to three images. In a dynamic export, their input sizes differ."""
+    """Return a batch of one image and a batch of up to three; in a dynamic export, the second has another size."""
     step = max(metadata.strides) if metadata.dynamic else 0
     sizes = [metadata.size_hw, (metadata.size_hw[0] + step, metadata.size_hw[1] + 2 * step)]
     batches = [

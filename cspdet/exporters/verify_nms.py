@@ -76,7 +76,7 @@ def lower_min_score(nms: NmsConfig, decoded: Sequence[Decoded]) -> NmsConfig:
     """Return thresholds with which at least TARGET_DETECTIONS detections remain in each batch, if possible.
 
     A lowered score threshold is midway between two scores, so that rounding errors do not change the result.
-    `max_detections` is never between detections with equal scores, because their order may differ.
+    `max_detections` never separates detections with equal scores, because their order may differ.
     """
     scores = [score.flatten().sort(descending=True).values for _, score in decoded]
     detections: list[list[Detections]] = []

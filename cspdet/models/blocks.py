@@ -12,7 +12,7 @@ LEAKY_SLOPE = 0.1  # negative slope in Darknet
 
 
 def activation(name: ActivationName) -> nn.Module:
-    """Return the activation module with this name: a name in Darknet cfgs, or `sigmoid` (`logistic` in cfgs)."""
+    """Return the activation module for a Darknet name; Darknet's `logistic` is called `sigmoid` here."""
     if name == "leaky":
         return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
     if name == "relu":
@@ -118,9 +118,9 @@ class SAM(nn.Module):
 def shortcut(x: Tensor, source: Tensor) -> Tensor:
     """Add two feature maps that may differ in channels and resolution (Darknet's `[shortcut]`).
 
-    The shapes are (B, C, H, W), (B, C', sH, sW) -> (B, C, H, W), with an integer s. If C' > C, only the first C
-    channels of the source are added. If C' < C, the source is added to the first C' channels of x. If s > 1, the source
-    is first subsampled with stride s.
+    x (B, C, H, W), source (B, C', sH, sW) -> (B, C, H, W), with an integer s. If C' > C, only the first C channels of
+    `source` are added. If C' < C, `source` is added to the first C' channels of `x`. If s > 1, `source` is first
+    subsampled with stride s.
     """
     step = source.shape[2] // x.shape[2]
     if step > 1:

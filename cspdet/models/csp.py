@@ -85,9 +85,9 @@ class ConvSplit(nn.Module):
 class TransitionSplit(nn.Module):
     """Final transition T2 of a stage merged with the split of the next stage, with average pooling of stride 2.
 
-    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). Each output has its own convolution (see
-    `ConvSplit`), as in the CSPNet authors' early cfgs, because the published cost of the largest layer is the cost of
-    one of these convolutions. One convolution followed by `Split` would compute the same.
+    (B, C, H, W) -> shortcut (B, C_s, H/2, W/2), main (B, C_m, H/2, W/2). Each output has its own convolution, as
+    in the CSPNet authors' early cfgs. The published cost of the largest layer is the cost of one of these
+    convolutions. One convolution followed by `Split` would compute the same.
     """
 
     def __init__(self, c_in: int, shortcut_channels: int, main_channels: int, *, pool_first: bool, act: ActivationName):

@@ -136,9 +136,8 @@ def postprocess(box_xyxy: Tensor, score: Tensor, config: PostprocessConfig) -> l
 def vote_boxes(box_xyxy: Tensor, score: Tensor, class_id: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
     """Average each kept box with the candidates that overlap it (box voting).
 
-    Each kept box is replaced by a score-weighted average of boxes (Gidaris and Komodakis 2015, arXiv:1505.01749). They
-    are the kept box, and all candidates of its class whose IoU with the kept box is above `vote_iou`. Scores do not
-    change.
+    Each kept box is replaced by a score-weighted average (Gidaris and Komodakis 2015, arXiv:1505.01749) of itself and
+    all candidates of its class whose IoU with the kept box is above `vote_iou`. Scores do not change.
 
     Args:
         box_xyxy: (N, 4) boxes of all candidates before NMS.

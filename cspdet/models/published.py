@@ -1,8 +1,7 @@
 """Results published by the CSPNet authors, by config name, for comparison with the results of cspdet.
 
 Only the weights of convolutions and linear layers are counted, and BFLOPs are counted as in Darknet. A value that was
-not published is None, or it is computed from the authors' cfg. In the second case, `source` contains the name of the
-cfg.
+not published is None, or computed from the authors' cfg. `source` names the cfg of computed values.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def _prn_table(
 def _from_cfg(
     cfg: str, weights: float, bflops: float, size: int, ap: AP = NO_AP, *, source: str = "", fps: str = ""
 ) -> PublishedResult:
-    """Build a row for a detector whose cfg was published, but not its cost. The cost is computed from the cfg."""
+    """Build a row for a detector with a published cfg, but no published cost: the cost is computed from the cfg."""
     where = f"{cfg}.cfg, counted" + (f"; accuracy: {source}" if source else "")
     return PublishedResult(
         weights * 1e6, bflops, (size, size), where, "exact", ap=ap[0], ap50=ap[1], ap75=ap[2], fps=fps
@@ -221,7 +220,7 @@ OTHER_SIZES: dict[str, tuple[PublishedResult, ...]] = {
 def find_published_result(name: str, size_hw: Size | None = None) -> PublishedResult | None:
     """Return the published result of a config at an input size, or None if the config has no result.
 
-    If the config has results only at other sizes, return its main result.
+    If the config has results only at other sizes, return its entry in `PUBLISHED`.
     """
     main = PUBLISHED.get(name)
     others = OTHER_SIZES.get(name, ())

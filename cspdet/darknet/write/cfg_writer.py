@@ -119,7 +119,7 @@ class CfgWriter:
         return self.ensure_layer_last(self.resolve(source), node)
 
     def ensure_layer_last(self, index: int, node: fx.Node) -> int:
-        """Append a [route] to the layer `index` if it is not the last layer. Return the index of the last layer."""
+        """If the layer `index` is not last, append a [route] that reads it. Return the index of the last layer."""
         if index == len(self.layers) - 1:
             return index
         return self.emit("route", self.layers[index].shape, {"layers": self.relative_index(index, node)})

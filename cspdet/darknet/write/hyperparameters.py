@@ -1,8 +1,8 @@
 """Training hyperparameters as Darknet cfg keys, so that an exported cfg can be trained with Darknet.
 
 Darknet counts steps instead of epochs, and divides loss sums by the number of images in a step. If a recipe divides by
-the number of positives instead, the scale of its loss weights and learning rate is different. Then the values of
-csresnext50-panet-spp-original-optimal.cfg are written.
+the number of positives instead, its loss weights and learning rate have another scale. They are replaced by those of
+csresnext50-panet-spp-original-optimal.cfg.
 """
 
 from __future__ import annotations

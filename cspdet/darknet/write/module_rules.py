@@ -15,7 +15,7 @@ from cspdet.models.trace import feature_shape
 
 
 def convolution(writer: CfgWriter, node: fx.Node) -> int:
-    """Write a `[convolutional]` with linear activation; the rule of a following activation changes it."""
+    """Write a `[convolutional]` with linear activation; a following activation replaces `linear`."""
     conv = writer.module(node)
     assert isinstance(conv, nn.Conv2d)
     size, step, padding, dilation = map(_side, (conv.kernel_size, conv.stride, conv.padding, conv.dilation))

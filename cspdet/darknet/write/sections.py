@@ -164,7 +164,7 @@ def _getitem(writer: CfgWriter, node: fx.Node) -> int:
 def _channel_slice(writer: CfgWriter, node: fx.Node, input_node: fx.Node, first: int, end: int) -> int:
     """Write the channels from `first` to `end` (exclusive) as [route] sections.
 
-    Each [route] selects the largest possible channel group from the next channel on. Several groups are concatenated.
+    Each [route] selects one channel group, as large as possible. A last [route] concatenates several groups.
     """
     total, side_hw = feature_shape(input_node).channels, feature_shape(input_node).size_hw
     source, pieces = writer.resolve(input_node), []

@@ -15,7 +15,7 @@ T1 is the convolution before the concatenation, T2 the one after it (see `cspdet
 Sources: the CSPNet authors' darknet53.cfg, csdarknet53.cfg and csdarknet53-elastic.cfg. Each part of a CSP stage has
 half of the channels of the stage; in stage 1 each part has all 64 channels. C3, C4 and C5 are layers 36, 61 and 74 of
 darknet53.cfg (yolov3.cfg uses layers 36 and 61), and layers 54, 85 and 104 of csdarknet53.cfg. Without T2, the output
-of a stage is the concatenation; only in stage 1, it has another number of channels.
+of a stage is the concatenation; in stage 1, it has 128 channels instead of 64.
 
 Cost as classifiers of 1000 classes at 256x256:
 
