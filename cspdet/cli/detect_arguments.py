@@ -157,7 +157,7 @@ def validate_args(args: argparse.Namespace) -> None:
         ("tile_overlap", 0 <= args.tile_overlap <= MAX_TILE_OVERLAP, f"a number from 0 to {MAX_TILE_OVERLAP}"),
         ("stride", args.stride >= 1, "1 or more"),
         ("reconnect", args.reconnect >= 0, "0 or more"),
-        ("line_width", args.line_width is None or args.line_width >= 1, "1 or more"),
+        ("line_width", args.line_width is None or 1 <= args.line_width <= 100, "1 to 100"),
         (
             "max_seconds",
             args.max_seconds is None or (args.max_seconds > 0 and math.isfinite(args.max_seconds)),

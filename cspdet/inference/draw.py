@@ -17,6 +17,7 @@ Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_TEXT_SCALE = 0.4  # smaller letters of OpenCV's font are not legible
+MAX_LINE_WIDTH = 100  # pixels
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,10 @@ def draw_boxes(
         The annotated image.
 
     Raises:
-        ValueError: The image has another shape or type, or the lengths differ.
+        ValueError: The image has another shape or type or no pixels, a coordinate is not finite, the width is out of
+            range, or the lengths differ.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"expected an image of (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    _check_drawing(image, box_xyxy, width)
     count = len(box_xyxy)
     labels = labels if labels is not None else [""] * count
     colors = colors if colors is not None else [class_color(0)] * count
@@ -170,6 +171,16 @@ def draw_boxes(
     style = TextStyle.for_lines(exact_width)
     _draw_labels(drawn, boxes, labels, colors, style, draw_caption(drawn, caption))
     return drawn
+
+
+def _check_drawing(image: np.ndarray, box_xyxy: np.ndarray, width: int | None) -> None:
+    """Raise ValueError for values that OpenCV cannot draw; it ends the process on a text of huge scale."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"expected an image of (H, W, 3) uint8; got {image.shape} {image.dtype}")
+    if width is not None and not 1 <= width <= MAX_LINE_WIDTH:
+        raise ValueError(f"expected a line width from 1 to {MAX_LINE_WIDTH}; got {width}")
+    if not np.isfinite(box_xyxy).all():
+        raise ValueError("expected boxes with finite coordinates; got NaN or infinity")
 
 
 def draw_caption(image: np.ndarray, text: str) -> list[Rectangle]:

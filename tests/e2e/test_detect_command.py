@@ -505,7 +505,7 @@ def test_an_error_while_writing_ends_the_run_and_keeps_no_half_video(monkeypatch
         (["in/a.png", "--tile-overlap", "1"], "error: --tile-overlap: expected a number from 0 to 0.9, found 1.0"),
         (["in/a.png", "--stride", "0"], "error: --stride: expected 1 or more, found 0"),
         (["in/a.png", "--reconnect", "-1"], "error: --reconnect: expected 0 or more, found -1"),
-        (["in/a.png", "--line-width", "0"], "error: --line-width: expected 1 or more, found 0"),
+        (["in/a.png", "--line-width", "0"], "error: --line-width: expected 1 to 100, found 0"),
         (["in", "--mot", "x.txt"], "error: --mot: expected one video or a folder of images, found 2 sources"),
         (["in/a.png", "--output", "in"], "error: --output in: expected another folder"),
     ],

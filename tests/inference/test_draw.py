@@ -184,3 +184,17 @@ def test_a_label_with_characters_that_opencv_cannot_draw():
     image = np.zeros((60, 80, 3), np.uint8)
     drawn = draw_boxes(image, np.array([[10, 30, 50, 50]]), ["\udcff\x1b猫"])
     assert (drawn != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "box", "width", "message"),
+    [
+        ((9, 9, 3), [0, 0, 5, 5], 30_000, "a line width from 1 to 100; got 30000"),
+        ((9, 9, 3), [0, 0, 5, 5], 0, "a line width from 1 to 100; got 0"),
+        ((9, 9, 3), [0, 0, float("nan"), 5], None, "finite coordinates"),
+        ((0, 9, 3), [0, 0, 5, 5], None, "an image of"),
+    ],
+)
+def test_what_opencv_cannot_draw_is_refused(shape, box, width, message):
+    with pytest.raises(ValueError, match=message):
+        draw_boxes(np.zeros(shape, np.uint8), np.array([box], np.float32), width=width)
