@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import cv2
 import numpy as np
@@ -125,7 +125,7 @@ def key_paths(model: type[BaseModel], before: str = "") -> Iterator[str]:
             if isinstance(member, Component):
                 for name in member.registry.names():
                     yield from key_paths(member.registry.get(name), f"{before}{key}.")
-            elif isinstance(member, type) and issubclass(member, ConfigModel):
+            elif isinstance(member, type) and get_origin(member) is None and issubclass(member, ConfigModel):
                 yield from key_paths(member, f"{before}{key}.")
 
 

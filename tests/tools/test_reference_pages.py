@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import pytest
 from docs_site import annotations, commands, config_pages, generate, markdown
@@ -130,7 +130,7 @@ def sections(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[typ
             if isinstance(member, Component):
                 for name in member.registry.names():
                     yield from sections(member.registry.get(name), seen)
-            elif isinstance(member, type) and issubclass(member, ConfigModel):
+            elif isinstance(member, type) and get_origin(member) is None and issubclass(member, ConfigModel):
                 yield from sections(member, seen)
 
 

@@ -66,7 +66,7 @@ def describe(annotation: Any) -> str:
         return _describe_list(arguments)
     if origin is dict:
         return "mapping"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if origin is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     return WORDS.get(annotation, "any value")
 
