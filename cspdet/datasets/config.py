@@ -63,7 +63,7 @@ class LoaderConfig(ConfigModel):
 
     @property
     def max_batch_size(self) -> int:
-        """Images per forward pass; with `batch_size: auto`, the upper limit of the search."""
+        """Images per forward pass; with `batch_size: auto`, the largest number allowed."""
         return self.nominal_batch_size if self.batch_size == "auto" else self.batch_size
 
 

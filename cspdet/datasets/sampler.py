@@ -140,9 +140,8 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def _repeat_counts(self, epoch: int) -> np.ndarray:
         """Return the number of occurrences of each image in this epoch, (num_images,).
 
-        The fractional parts of the repeat factors are resolved by systematic sampling. In random order, each fraction
-        is an interval of a line. Equally spaced points with a random offset are placed on the line. An image with a
-        point in its interval is repeated once more.
+        An image with the repeat factor 2.3 occurs twice, or three times with a probability of about 0.3 (systematic
+        sampling). The total is the same in every epoch.
         """
         times = self._whole_repeats
         if self._num_extra_repeats:

@@ -24,7 +24,7 @@ def resolve_num_workers(
     the network needs the other cores. The cores are divided by `num_processes`. The maximum is 8.
 
     Batches are passed through shared memory. If the shared memory is too small, as in many containers, the number is
-    reduced, if necessary to 0. This applies to a requested number, too.
+    reduced, if necessary to 0. A requested number is reduced, too.
 
     Args:
         requested: The number of processes, or auto.

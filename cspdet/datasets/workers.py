@@ -57,7 +57,7 @@ class WorkerResult(NamedTuple):
 
 
 def no_errors() -> dict[int, str]:
-    """Return {}: a dataset that is not wrapped in `SkipUnreadable` has no new unreadable samples."""
+    """Return {}; replaces `pop_new_errors` for datasets that are not wrapped in `SkipUnreadable`."""
     return {}
 
 
@@ -216,11 +216,7 @@ def _exit_on_parent_sigterm(parent: int) -> None:
 
 
 def worker_crash_error(error: Exception) -> DataError | None:
-    """Return the error for the user if `error` was caused by the death of a loader process; if not, return None.
-
-    torch raises a RuntimeError at any point of the training process. Errors of other types are raised if the loader
-    process died before the training process opened the shared memory of a batch.
-    """
+    """Return a DataError with advice if `error` was caused by the death of a loader process; if not, return None."""
     lost = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
     if not lost and "DataLoader worker (pid" not in str(error):
         return None

@@ -160,7 +160,7 @@ def _candidate_pairs(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray
 
 
 def _deduplicate_and_limit(candidates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Keep the row with the smallest distance of each key; of these rows, keep the MAX_CANDIDATES closest.
+    """Keep the row with the smallest distance for each key, then the MAX_CANDIDATES closest rows.
 
     Args:
         candidates: (P, 2) key and distance; the key encodes two images and whether one of them is mirrored.

@@ -111,7 +111,7 @@ class ImageSize:
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
-    """Statistics of one split; the fields after `classes` exclude crowds."""
+    """Statistics of one split; the fields from `sides` on exclude crowds."""
 
     images: int
     empty_images: int  # without any box
@@ -181,7 +181,7 @@ def _class_statistics(
 ) -> tuple[ClassStatistics, ...]:
     """Compute the statistics of each class.
 
-    `objects` selects the boxes that are not crowds; the other arrays have one value per selected box.
+    `objects` selects the non-crowd boxes; `image_index`, `side`, `aspect` have one value for each.
     """
     count, class_id = len(coco.classes), coco.box_class[objects]
     boxes = np.bincount(class_id, minlength=count)
@@ -203,7 +203,7 @@ def _class_statistics(
 
 
 def _log2_histogram(values: np.ndarray, *, center_bins: bool) -> Histogram:
-    """Compute a histogram of positive values; bin edges, or bin centers with `center_bins`, are powers of sqrt(2)."""
+    """Compute a histogram of positive values with bin edges (if `center_bins`: bin centers) at powers of sqrt(2)."""
     if not len(values):
         return Histogram((), (), None)
     shift = 0.5 if center_bins else 0.0

@@ -41,7 +41,7 @@ class SplitReport:
 
 @dataclass
 class ValidationReport:
-    """Issues of each split of a dataset, and of train compared with val and test."""
+    """Issues of each split, and issues found by comparing train with val and test."""
 
     splits: dict[str, SplitReport]
     cross_split: SplitReport

@@ -193,7 +193,7 @@ def _from_list(root: Path, split: Split, classes: tuple[str, ...] | None, issues
 
 
 def _resolve_classes(root: Path, split: Split, requested: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the class names from the caller, classes.txt or the train split; None if this split defines them."""
+    """Return `requested`, the names in classes.txt or, for val, the classes of train; None if all are missing."""
     if requested is not None:
         return requested
     if (root / "classes.txt").is_file():
@@ -222,7 +222,7 @@ def _check_known_classes(where: Path, found: Iterable[str], classes: tuple[str, 
 
 
 def _format_first_of(items: Sequence[str], what: str) -> str:
-    """Return ` (the first of 7 such classes)` if there are several items; if not, return an empty string."""
+    """Return, for example, ` (the first of 7 such classes)`; return "" if there are fewer than two items."""
     return f" (the first of {len(items)} {what})" if len(items) > 1 else ""
 
 

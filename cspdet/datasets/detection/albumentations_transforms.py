@@ -121,7 +121,7 @@ def _compose(transforms: list[Any]) -> Any:
 def _apply(compose: Any, sample: Sample, where: str) -> Sample:
     """Transform a sample.
 
-    Each box is labeled with its row index. The labels of the returned boxes select their classes and crowd flags.
+    Boxes keep their row index, so that each returned box gets the class and crowd flag of its original.
     """
     result = compose(image=sample.image, bboxes=sample.box_xyxy, row=np.arange(len(sample.box_xyxy)))
     image = np.ascontiguousarray(result["image"])

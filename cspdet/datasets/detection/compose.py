@@ -79,8 +79,8 @@ class ImageComposer:
     def _placements(self, samples: list[Sample], rng: np.random.Generator) -> list[np.ndarray]:
         """Return one (3, 3) map for each image, from image pixels to input pixels.
 
-        One image is fit into the input. The four images of a mosaic share a random corner, and can extend beyond the
-        input.
+        A single image is fit into the input. The four images of a mosaic touch at a random point, and can extend beyond
+        the input.
         """
         boxes = [Letterbox.fit(sample.image.shape[:2], self.size_hw, self.resize) for sample in samples]
         if len(samples) == 1:

@@ -90,7 +90,7 @@ class DatasetFormat(ComponentConfig):
 
     @property
     def converter(self) -> str:
-        """The arguments of `cspdet prepare-data` that convert this format."""
+        """Arguments with which `cspdet prepare-data` converts this format."""
         return f"convert --format {self.name}"
 
     @classmethod

@@ -64,7 +64,7 @@ def parse_annotations(files: SplitFiles) -> dict[str, Any]:
 
 
 def _pack_annotation(entry: dict[str, Any]) -> dict[str, Any] | bytes:
-    """Pack a well-formed annotation as RECORD_STRUCT bytes; return other objects unpacked, without DROPPED_KEYS.
+    """Return a well-formed annotation as RECORD_STRUCT bytes, and any other JSON object as a dict.
 
     This is the `object_hook` of the JSON parser, which calls it for every object.
     """

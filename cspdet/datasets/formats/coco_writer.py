@@ -84,7 +84,7 @@ def count_images_and_boxes(images: Sequence[CocoImage]) -> dict[str, int]:
 
 
 def format_dataset_config(converter: str, splits: dict[str, tuple[str, str]]) -> str:
-    """Return the text of a data descriptor; its first line is a comment with the converter.
+    """Return the text of a data descriptor; its first line is a comment with `converter`.
 
     Args:
         converter: The arguments of `cspdet prepare-data`, for example `voc` or `convert --format mymodule:CSV`.
@@ -104,9 +104,9 @@ def _quote(path: str) -> str:
 
 
 def config_file_name(converter: str) -> str:
-    """Return the file name of a converter's descriptor.
+    """Return the data descriptor's file name.
 
-    The name is `voc.yaml` for `voc`, and `csv.yaml` for `convert --format mymodule:CSV`.
+    `converter` "voc" gives `voc.yaml`; "convert --format mymodule:CSV" gives `csv.yaml`.
     """
     return f"{re.split('[ :]', converter)[-1].lower()}.yaml"
 
@@ -221,8 +221,8 @@ def clip_box(
         size_hw: Height and width of the image.
 
     Returns:
-        x, y, width, height, rounded to 0.001 pixels; and whether a side was clipped by more than one pixel. None
-        instead of both if the box is outside the image.
+        (x, y, width, height) rounded to 0.001 pixels, and whether a side was clipped by more than one pixel. If the
+        box is outside the image, the result is None.
     """
     height, width = size_hw
     x1, y1, x2, y2 = corners

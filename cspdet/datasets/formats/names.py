@@ -38,7 +38,7 @@ def read_class_names(file: Path, *, error: type[UserError] = DataError) -> tuple
     """Read class names, one per line; surrounding blanks and empty lines at the end are ignored.
 
     Raises:
-        UserError: Of type `error`: the file cannot be read as text, or has an empty line between the names.
+        UserError: The file cannot be read as text, or has an empty line between names. Its class is `error`.
     """
     lines = [line.strip() for line in read_lines(file, max_bytes=MAX_NAMES_BYTES, error=error)]
     while len(lines) > 1 and not lines[-1]:

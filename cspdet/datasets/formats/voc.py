@@ -52,7 +52,7 @@ class VocFormat(DatasetFormat):
 
     @property
     def converter(self) -> str:
-        """The arguments of `cspdet prepare-data` that convert this format."""
+        """Arguments with which `cspdet prepare-data` converts this format."""
         return "voc"
 
     @classmethod
@@ -174,7 +174,7 @@ def _assign_splits(xmls: list[Path], val_fraction: float, splits: dict[str, list
 
 
 def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
-    """Return the xml files that a list in ImageSets/Main names, each once.
+    """Return the xml file of each image in an ImageSets/Main list, each once.
 
     An error for each missing file is appended to `problems`, unless the list is test.txt.
     """
@@ -193,7 +193,7 @@ def _read_image_set(root: Path, file: Path, problems: list[str]) -> list[Path]:
 
 
 def _xml_candidates(folder: Path, line: str) -> Iterator[Path]:
-    """Yield the possible paths of the xml file of a line; the last path is used if no file exists.
+    """Yield possible paths of the xml file for a line of an ImageSets/Main list, the default path last.
 
     A line is an image name, which may have a folder and a suffix, or `name label` with label -1, 0 or 1.
     """

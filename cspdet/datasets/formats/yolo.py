@@ -41,7 +41,7 @@ class YoloFormat(DatasetFormat):
 
     @property
     def converter(self) -> str:
-        """The arguments of `cspdet prepare-data` that convert this format."""
+        """Arguments with which `cspdet prepare-data` converts this format."""
         return "yolo"
 
     @classmethod

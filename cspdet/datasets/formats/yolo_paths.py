@@ -129,7 +129,7 @@ def label_candidates(image_path: Path) -> list[Path]:
 
 
 class LabelFinder:
-    """Finds the label files of images; each folder is listed once. The suffix may be upper case (.TXT)."""
+    """Finds the label files (.txt or .TXT) of images; each folder is scanned only once."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, str]] = {}  # folder -> name in NFC with the suffix .txt -> its name
