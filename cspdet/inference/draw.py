@@ -47,8 +47,8 @@ class TextStyle:
     def fit(self, text: str, image_wh: tuple[int, int]) -> str:
         """Shorten a text, so that its label fits into an image.
 
-        Characters at the end of the name are replaced by `...`; the last word, which is often a score, is kept if it is
-        short. The result is empty if no label fits.
+        The end of the text is replaced by `...`. A last word of up to 5 letters, often a score, is kept after it. The
+        result is empty if no label fits.
         """
         text = escape_text(text)  # OpenCV ends the process for lone surrogates
         if text == "" or self._fits(text, image_wh):
@@ -174,7 +174,7 @@ def draw_boxes(
 
 
 def _check_drawing(image: np.ndarray, box_xyxy: np.ndarray, width: int | None) -> None:
-    """Raise ValueError for values that OpenCV cannot draw; it ends the process on a text of huge scale."""
+    """Raise ValueError for values that OpenCV cannot draw, such as a huge line width."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"expected an image of (H, W, 3) uint8; got {image.shape} {image.dtype}")
     if width is not None and not 1 <= width <= MAX_LINE_WIDTH:

@@ -58,8 +58,8 @@ def write_label_files(output: Path, formats: Iterable[str], labels: LabelSet) ->
 def label_outputs(output: Path, formats: Iterable[str], sources: Sequence[MediaSource]) -> list[OutputFile]:
     """Return the files that `write_label_files` will write, for a check before the run.
 
-    For a video, only files that exist are returned. COCO and YOLO files of an earlier run are not replaced, because the
-    user may have corrected them.
+    Label files of a video are returned only if they exist. COCO and YOLO files of an earlier run are not replaced,
+    because the user may have corrected them.
     """
     outputs: list[OutputFile] = []
     if "csv" in formats:

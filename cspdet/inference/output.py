@@ -66,7 +66,7 @@ class CopyNames:
         self._used: set[str] = {RESULTS_FILE}
 
     def choose(self, name: Path, suffix: str) -> Path:
-        """Return a path relative to the output folder that differs from all earlier ones, even if case is ignored."""
+        """Return a path relative to the output folder that was not returned before; case is ignored."""
         number = 1
         while True:
             path = name.with_name(fit_name(name.stem, f"{f'-{number}' if number > 1 else ''}{suffix}"))

@@ -65,7 +65,7 @@ class JsonlWriter:
         self._mot_file = None if mot_path is None else LineFile(mot_path)
 
     def open(self) -> None:
-        """Open and lock the files; raise UserError if another run writes one of them. `add` opens them otherwise."""
+        """Open and lock the files; raise UserError if another run writes one. Without this call, `add` opens them."""
         self._jsonl_file.open()
         try:
             if self._mot_file is not None:

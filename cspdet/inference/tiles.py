@@ -71,7 +71,7 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 def _merge_one_class(
     box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor, max_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """Merge the boxes of one class from all tiles: resolve fragments and remove duplicates.
+    """Merge the boxes of one class from all tiles: drop or join fragments, and apply NMS.
 
     Returns:
         Boxes and scores, sorted by descending score.
@@ -155,7 +155,7 @@ def _greedy_nms(box: Tensor, tile: Tensor, nms_iou: float) -> list[int]:
 
 
 def _resolve_fragments(box: Tensor, score: Tensor, tile: Tensor, fragment: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Drop or join the fragments among the boxes of one class.
+    """Drop fragments that a complete box of the class covers; join others that match across tiles.
 
     Returns:
         Boxes (K, 4), scores (K,) and tiles (K, 4). A joined box does not belong to one tile: its tile is the box

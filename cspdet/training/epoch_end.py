@@ -95,7 +95,7 @@ class EpochEnd(Generic[ModelT, BatchT]):
         )
 
     def _evaluate(self) -> dict[str, float | None]:
-        """Evaluate the network (with EMA: the averaged weights), save the best weights, and return the metrics.
+        """Evaluate the network (or its EMA), save the weights if they are the best so far, and return the metrics.
 
         On ranks other than 0, the result is empty. If the primary metric is undefined (AP without boxes), the current
         weights are saved as the best.

@@ -18,7 +18,7 @@ class KeptOutputs:
     """
 
     def __init__(self, model: nn.Module, class_names: Sequence[str], keep: Sequence[str]):
-        """Store the values of the kept outputs.
+        """Store the weights of the kept outputs.
 
         Args:
             model: The network.
@@ -45,17 +45,17 @@ class KeptOutputs:
                 self._rows.append((parameter, rows, parameter.detach()[rows].clone()))
 
     def mask_gradients(self) -> None:
-        """Set the gradients of the kept outputs to 0."""
+        """Set the gradients of the weights of the kept outputs to 0."""
         for parameter, rows, _ in self._rows:
             if parameter.grad is not None:
                 parameter.grad[rows] = 0
 
     def store(self) -> None:
-        """Store the present values of the kept outputs. Call this after other weights were loaded into the network."""
+        """Store the present weights of the kept outputs. Call this after weights were loaded into the network."""
         self._rows = [(parameter, rows, parameter.detach()[rows].clone()) for parameter, rows, _ in self._rows]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Set the kept outputs to their stored values."""
+        """Set the weights of the kept outputs to the stored values."""
         for parameter, rows, values in self._rows:
             parameter[rows] = values

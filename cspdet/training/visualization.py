@@ -100,7 +100,7 @@ def draw_detection_batch(batch: Batch, classes: Categories) -> np.ndarray:
 
 
 def evenly_spaced_images(dataset: CocoDataset, count: int) -> list[int]:
-    """Return the indices of up to `count` evenly spaced images with boxes; of all images if none has boxes."""
+    """Return the indices of up to `count` evenly spaced images: of those with boxes or, if there are none, of all."""
     (candidates,) = np.nonzero(np.diff(dataset.box_start))
     if len(candidates) == 0:
         candidates = np.arange(len(dataset))
@@ -150,7 +150,7 @@ def draw_pair(
         ground_truth: Boxes in image pixels.
         predictions: Boxes in image pixels.
         caption: Text below the predictions.
-        input_hw: Height and width of the network input. Both images have this aspect ratio, and a short side of 320.
+        input_hw: Height and width of the network input. Both images have its aspect ratio; short side: 320 pixels.
     """
     height, width = (round(side * MIN_TILE_SIDE / min(input_hw)) for side in input_hw)
     letterbox = Letterbox.fit((image.shape[0], image.shape[1]), (height, width))

@@ -25,7 +25,7 @@ def output_names(outputs: str, strides: Sequence[int]) -> list[str]:
     """Return the names of the outputs of a graph.
 
     Raw outputs are named by stride: raw_8, raw_16, ... If strides repeat, the index of the level is appended: raw_8_0,
-    raw_8_1, ... Decoded outputs are box_xyxy and score; others are detections or logits.
+    raw_8_1, ... Decoded outputs are box_xyxy and score. For `detections` and `logits`, the output has the same name.
     """
     if outputs == "raw":
         return [f"raw_{stride}" for stride in strides] if len(set(strides)) == len(strides) else [
@@ -70,7 +70,7 @@ def to_onnx(
 def _trace_or_export(
     model: nn.Module, images: Tensor, names: Sequence[str], size_divisor: int | None, opset: int
 ) -> bytes:
-    """Convert a model to ONNX by tracing or, if that fails, by torch.export; a `size_divisor` makes sizes dynamic."""
+    """Convert a model to ONNX by tracing or, if that fails, by torch.export. `size_divisor` None: fixed sizes."""
     try:
         return trace_to_onnx(model, images, names, size_divisor is not None, opset)
     except (TypeError, ValueError, ImportError, AttributeError) as error:

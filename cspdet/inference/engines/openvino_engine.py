@@ -103,7 +103,7 @@ class OpenVinoEngine(Engine):
         return throughput_model.run(images.contiguous().numpy())
 
     def set_num_streams(self, num_streams: int) -> int:
-        """Prepare for calls from several threads at the same time; return the number of threads, at most `threads`."""
+        """Prepare for calls from several threads at the same time; return min(`num_streams`, `threads`)."""
         self.num_streams = min(num_streams, self.threads)
         return self.num_streams
 

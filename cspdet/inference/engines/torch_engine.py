@@ -75,7 +75,7 @@ class TorchScriptEngine(Engine):
 
 
 def torch_precisions(device: torch.device) -> tuple[EnginePrecision, ...]:
-    """Return the precisions that torch supports for these networks on a device."""
+    """Return the precisions that torch supports on a device."""
     return ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16")
 
 

@@ -68,7 +68,7 @@ def assign_by_anchor_iou(
     """Assign each non-crowd ground-truth box to one or more priors.
 
     If several boxes match the same prior, a box with its center in the cell of the prior is preferred, then the box
-    with the highest size IoU, then the first box. The other boxes keep their remaining priors.
+    with the highest size IoU, then the first box. A box that loses a prior keeps its others.
 
     Args:
         targets: Ground-truth boxes of the batch, in input pixels.

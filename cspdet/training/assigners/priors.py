@@ -117,7 +117,7 @@ class Assigner(ABC):
 
 
 def resolve_conflicts(flat_index: Tensor, priority: Tensor, layout: PriorLayout) -> Assignment:
-    """Assign each candidate prior to one box: of the boxes with this candidate, the one with the highest priority.
+    """Assign each candidate prior to one box; if several boxes have this candidate, the first in `priority` gets it.
 
     Args:
         flat_index: (N, ...) int64, candidate priors of each of N boxes, as image * S + prior, or INVALID_INDEX.
@@ -140,9 +140,9 @@ def ignore_mask(
     """Return the mask of priors that are ignored in the objectness loss unless they are positives.
 
     A prior is ignored if the IoU of its predicted box with a ground-truth box is above `ignore_iou`, or if more than
-    half of the predicted box lies in a crowd region. Only pairs whose predicted center can be inside the ground-truth
-    box are compared. With the center outside, at most half of the predicted box is inside the ground-truth box, and the
-    IoU is at most 0.5. A decoded center is at most (scale_x_y - 1) / 2 cells outside the cell of its prior.
+    half of the predicted box lies in a crowd region. A predicted center is at most (scale_x_y - 1) / 2 cells outside
+    its prior's cell. Priors whose predicted center cannot be inside a ground-truth box are not compared with this box,
+    because at most half of their predicted box lies in it, so the IoU is at most 0.5.
 
     Args:
         predicted_xyxy: (B, S, 4) decoded boxes, in input pixels.

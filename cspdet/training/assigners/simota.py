@@ -4,8 +4,8 @@ The candidates of a ground-truth box are all priors near its center, on every le
 candidate is the classification cross-entropy, plus the weighted -log(IoU), plus a distance term. The k candidates with
 the lowest costs become positives; k is the sum of the highest candidate IoUs, at least 1.
 
-A decoded center is at most (scale_x_y - 1) / 2 cells outside the prior's cell. Candidates farther from the box center
-therefore have a lower IoU and a higher cost, and are selected for large boxes only.
+A predicted center is at most (scale_x_y - 1) / 2 cells outside the prior's cell. Candidates whose predicted center
+cannot reach the box center have a lower IoU and a higher cost, and are selected for large boxes only.
 """
 
 from __future__ import annotations

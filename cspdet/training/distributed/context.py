@@ -131,7 +131,7 @@ def local_device(device: torch.device) -> torch.device:
     """Return the CUDA device of this process, selected by local rank; other devices are returned unchanged.
 
     Raises:
-        ConfigError: torchrun started more processes than there are CUDA devices, or the device has an index.
+        ConfigError: torchrun started more processes than there are CUDA devices, or `device` has an index (cuda:1).
     """
     local_rank, local_world_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type != "cuda" or local_world_size == 1:

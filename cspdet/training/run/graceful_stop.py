@@ -17,7 +17,7 @@ EXIT_CODES = {
 class GracefulStop:
     """Context manager that turns Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step.
 
-    If a request was made before, Ctrl-C interrupts without saving. In a distributed run, all processes stop after the
+    Ctrl-C after a request ends the run at once, without saving. In a distributed run, all processes stop after the
     same step.
     """
 
@@ -39,7 +39,7 @@ class GracefulStop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def sync(self, request_counts: Sequence[float]) -> None:
-        """Set `stop_code` from the requests of all processes; SIGTERM has priority.
+        """Set `stop_code` from the requests of all processes; SIGTERM has priority over other signals.
 
         Args:
             request_counts: Number of processes that received each signal, in the order of EXIT_CODES.

@@ -106,7 +106,7 @@ def check_new_run_dir(run_dir: Path, config: Path | None) -> None:
 
 
 def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: RunLock) -> Path:
-    """Return the run folder of the options, or an unused folder that rank 0 selects and locks."""
+    """Return the run folder that the options name; if they name none, rank 0 selects and locks an unused folder."""
     named = options.resume or options.output
     if named is not None:
         return named
@@ -115,7 +115,7 @@ def resolve_run_dir(options: TrainOptions, context: DistributedContext, lock: Ru
 
 
 def default_run_name(config: Path | None) -> str:
-    """Return the default name of a run, the stem of its config. A run that trains runs/x/best.pt further is named x."""
+    """Return the stem of the config; for x/best.pt or x/last.pt, return `x`; without a config, return `run`."""
     if config is None:
         return "run"
     folder = config.absolute().parent.name

@@ -121,7 +121,7 @@ class _ConvSpec:
         self.output_node.output(0).replace(result.output(0))
 
     def _multiply(self, ops: Any, image: Any, *, below: int) -> list[Any]:
-        """Return the six products, each a convolution of one transformed input row with transformed filters.
+        """Return the six products: for each transformed input row, its 1x3 convolution with a transformed filter row.
 
         `below` is the number of rows of zero padding below the image.
         """
